@@ -1,0 +1,41 @@
+"""The command ``medfuse``: its subcommands come from the entry-point group ``medfuse.commands``."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+from rich.console import Console
+
+from medfuse.errors import MedfuseError
+
+GROUP = "medfuse.commands"
+
+
+def build_app() -> typer.Typer:
+    """Gather every installed part's subcommands into one command."""
+    app = typer.Typer(
+        help="Fuse a patient's images, notes and voice into one prediction with its evidence. "
+        "For research and evaluation; not a medical device.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+
+    @app.callback()
+    def _root() -> None:
+        """Keep one level of subcommands even when a single part is installed."""
+
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        app.command(name=entry.name)(entry.load())
+    return app
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on stderr and exit status 1."""
+    try:
+        build_app()()
+    except MedfuseError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"medfuse: {error}", markup=False, highlight=False
+        )
+        sys.exit(1)

@@ -1,0 +1,169 @@
+"""Settings: one TOML file in, frozen validated records out; an unknown key is a named error."""
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medfuse.errors import SettingsError
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every waveform inside medfuse."""
+
+
+class Settings(BaseModel):
+    """The base of all settings: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(Settings):
+    """What an input may declare before it is refused, checked before any decoding."""
+
+    file_bytes: int = Field(default=512 * 2**20, gt=0, description="bytes of one encoded file")
+    pixels: int = Field(default=64 * 10**6, gt=0, description="pixels of one frame")
+    frames: int = Field(default=2_000, gt=0, description="frames of one instance, and of one study")
+    decoded_bytes: int = Field(
+        default=2 * 2**30, gt=0, description="bytes of one study's decoded pixels"
+    )
+    inflated_bytes: int = Field(
+        default=512 * 2**20, gt=0, description="bytes a deflated file may become"
+    )
+    sequence_depth: int = Field(default=16, gt=0, description="nesting of DICOM sequences")
+    instances: int = Field(default=2_000, gt=0, description="DICOM files of one study")
+    audio_s: float = Field(default=600.0, gt=0, description="seconds of one recording")
+    audio_channels: int = Field(default=8, gt=0, description="channels of one recording")
+    note_bytes: int = Field(default=2**20, gt=0, description="bytes of one note")
+
+
+class ImageSettings(Settings):
+    """How frames become float32 (S, H, W) in [0, 1]."""
+
+    size: int = Field(
+        default=224, ge=32, le=2048, description="side of the model's square in pixels"
+    )
+    frames: int = Field(default=32, gt=0, description="most frames a study gives, evenly chosen")
+    pictures: bool = Field(default=False, description="accept PNG and JPEG, for research sets")
+    window: int = Field(default=0, ge=0, description="which of several windows in a file to use")
+
+
+class NoteSettings(Settings):
+    """How a note becomes word pieces."""
+
+    word_pieces: int = Field(
+        default=128, ge=8, le=512, description="most pieces, special ones included"
+    )
+    exclude_sections: tuple[str, ...] = Field(
+        default=("IMPRESSION",), description="sections left out, since they state the answer"
+    )
+
+
+class VoiceSettings(Settings):
+    """How a recording becomes log-mel float32 (T, F)."""
+
+    mel_bands: int = Field(default=64, ge=8, le=256)
+    window_s: float = Field(default=0.025, gt=0)
+    step_s: float = Field(default=0.010, gt=0)
+    low_hz: float = Field(default=50.0, ge=0)
+    high_hz: float = Field(default=8_000.0, gt=0, le=SAMPLE_RATE / 2)
+    duration_s: float = Field(default=10.0, gt=0, description="what is read; the rest is reported")
+    shortest_s: float = Field(default=0.3, gt=0, description="shorter recordings are refused")
+
+
+class PrepareSettings(Settings):
+    """Everything between a study's bytes and the model's input; stored in checkpoint and bundle."""
+
+    image: ImageSettings = ImageSettings()
+    note: NoteSettings = NoteSettings()
+    voice: VoiceSettings = VoiceSettings()
+    limits: Limits = Limits()
+
+
+class TaskKind(StrEnum):
+    """What sort of question a task asks."""
+
+    BINARY = "binary"
+    MULTILABEL = "multilabel"
+    MULTICLASS = "multiclass"
+    ORDINAL = "ordinal"
+    REGRESSION = "regression"
+
+
+class Code(Settings):
+    """A coded concept (PS3.3 8.8): value, scheme designator and meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+class Task(Settings):
+    """One question to the model.
+
+    `classes` names the findings of a binary or multilabel task (each a yes or no), the classes of
+    a multiclass task, the levels of an ordinal one from low to high, or a regression's quantity.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: TaskKind
+    classes: tuple[str, ...] = Field(min_length=1)
+    codes: dict[str, Code] = Field(default_factory=dict)
+    unit: str | None = None
+
+    @model_validator(mode="after")
+    def _classes_fit_kind(self) -> "Task":
+        n = len(self.classes)
+        wanted = {
+            TaskKind.BINARY: n == 1,
+            TaskKind.MULTILABEL: n >= 1,
+            TaskKind.MULTICLASS: n >= 2,
+            TaskKind.ORDINAL: n >= 2,
+            TaskKind.REGRESSION: n == 1,
+        }
+        if not wanted[self.kind]:
+            raise ValueError(f"task {self.name!r}: {n} classes do not fit a {self.kind} task")
+        if len(set(self.classes)) != n:
+            raise ValueError(f"task {self.name!r}: a class is named twice")
+        return self
+
+    @property
+    def logits(self) -> int:
+        """How many raw outputs the task has; an ordinal task has one per threshold."""
+        return len(self.classes) - 1 if self.kind is TaskKind.ORDINAL else len(self.classes)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """A name per logit, which attributions and metrics use: ``findings.nodule``."""
+        if self.kind is TaskKind.ORDINAL:
+            return tuple(f"{self.name}.at_least_{c}" for c in self.classes[1:])
+        return tuple(f"{self.name}.{c}" for c in self.classes)
+
+
+Balance = Literal["none", "weight", "sample"]
+
+T = TypeVar("T", bound=Settings)
+
+
+def read_settings(path: Path, kind: type[T]) -> T:
+    """Read a TOML file into settings of ``kind``.
+
+    Raises:
+        SettingsError: The file is missing, is not TOML, or has an unknown key or a bad value; the
+            message names the file and the key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file ({error})") from error
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {e['msg']}"
+            for e in error.errors()
+        ]
+        raise SettingsError(f"{path}: " + "; ".join(lines)) from error

@@ -1,0 +1,1 @@
+"""Studies as hospitals send them, to arrays; free of torch."""

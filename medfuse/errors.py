@@ -1,0 +1,45 @@
+"""Every error medfuse raises on purpose, under one root."""
+
+
+class MedfuseError(Exception):
+    """The root of all expected errors; its message is safe to show and to log."""
+
+
+class InputError(MedfuseError):
+    """What was sent cannot be used; the sender can fix it."""
+
+
+class DicomError(InputError):
+    """A DICOM object, or a picture in its place, cannot be used."""
+
+
+class NoteError(InputError):
+    """A clinical note cannot be used."""
+
+
+class VoiceError(InputError):
+    """A voice recording cannot be used."""
+
+
+class LimitError(InputError):
+    """An input declares more than a limit in `Limits` allows; it was refused before decoding."""
+
+
+class CohortError(MedfuseError):
+    """A cohort table or its split cannot be used."""
+
+
+class SettingsError(MedfuseError):
+    """A settings file has an unknown key or a bad value."""
+
+
+class TrainingError(MedfuseError):
+    """Training or its checkpoint cannot go on as asked."""
+
+
+class ExportError(MedfuseError):
+    """A model cannot be exported, or its export does not agree with it."""
+
+
+class BundleError(MedfuseError):
+    """A bundle is damaged, altered or of another version; the deployment is wrong."""

@@ -1,0 +1,1 @@
+"""Captum attributions of a checkpoint: the reference for what a bundle says of itself."""

@@ -1,0 +1,1 @@
+"""The fused network and its parts, in torch."""

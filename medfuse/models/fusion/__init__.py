@@ -1,0 +1,1 @@
+"""Ways to fuse the modalities' tokens: one file each, one table."""

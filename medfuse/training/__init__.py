@@ -1,0 +1,1 @@
+"""From a cohort table to a checkpoint with its metrics."""

@@ -1,0 +1,230 @@
+"""What a study becomes: Study -> Prepared -> Batch -> Prediction -> Attribution."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+
+from medfuse.config import Task
+
+
+class Modality(StrEnum):
+    """A kind of evidence, in the fixed order that arrays and graphs use."""
+
+    IMAGE = "image"
+    NOTE = "note"
+    VOICE = "voice"
+
+
+MODALITIES: tuple[Modality, ...] = tuple(Modality)
+
+SUBSETS: tuple[frozenset[Modality], ...] = tuple(
+    frozenset(m for i, m in enumerate(MODALITIES) if bits >> i & 1) for bits in range(1, 8)
+)
+"""The seven non-empty combinations of present modalities."""
+
+
+def subset_name(subset: frozenset[Modality]) -> str:
+    """Name a combination, such as ``image+voice``, in the modalities' order."""
+    return "+".join(m.value for m in MODALITIES if m in subset)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a hospital hands over about one patient at one time, still encoded.
+
+    Attributes:
+        images: DICOM Part 10 files (or PNG/JPEG where settings allow), in any order.
+        note: The note's encoded text, or None.
+        voice: An audio file or a DICOM waveform object, or None.
+        patient_id: The sender's identifier if it is known beside the files; never enters a message.
+        study_uid: Likewise.
+    """
+
+    images: tuple[bytes, ...] = ()
+    note: bytes | None = None
+    voice: bytes | None = None
+    patient_id: str | None = None
+    study_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something the reader of an answer must know about its input: what was cut, silent or clipped.
+
+    Attributes:
+        modality: Which part of the study it is about.
+        code: A stable kebab-case name, such as ``note-truncated``.
+        message: One English sentence, free of patient data.
+    """
+
+    modality: Modality
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """The way back from model pixels to the native pixels of one frame of one instance.
+
+    The model sees the native frame resized by ``scale`` and placed with its top left corner
+    at (``top``, ``left``) of a square with side ``size``; the rest is padding.
+
+    Attributes:
+        instance: Index into `Study.images`.
+        frame: Frame number within that instance, from 0.
+        rows: Native height in pixels.
+        columns: Native width in pixels.
+        size: Side of the model's square in pixels.
+        top: First row of the model's square that shows the image.
+        left: First column of the model's square that shows the image.
+        height: Rows of the model's square that show the image.
+        width: Columns of the model's square that show the image.
+        spacing_mm: Native row and column spacing where the header gives it.
+    """
+
+    instance: int
+    frame: int
+    rows: int
+    columns: int
+    size: int
+    top: int
+    left: int
+    height: int
+    width: int
+    spacing_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """A study's frames as the model sees them, each with its way back."""
+
+    values: Float32[np.ndarray, "s h w"]
+    geometry: tuple[FrameGeometry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedNote:
+    """A note's word pieces and, for each, its character span in the decoded note.
+
+    Attributes:
+        values: Word piece numbers, special pieces included.
+        spans: Start and end character of each piece in `text`; (0, 0) for special pieces.
+        text: The note as decoded, whole, before any section was left out.
+    """
+
+    values: Int64[np.ndarray, " l"]
+    spans: Int64[np.ndarray, "l 2"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVoice:
+    """A recording's log-mel spectrogram and the time of its first and of each next frame.
+
+    Attributes:
+        values: Log-mel energies.
+        start_s: Centre of the first mel frame in the original recording.
+        step_s: Time from one mel frame to the next.
+        duration_s: Length of the original recording.
+    """
+
+    values: Float32[np.ndarray, "t f"]
+    start_s: float
+    step_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One study, decoded and normalised, ready to be batched; None where a modality is absent."""
+
+    image: PreparedImage | None
+    note: PreparedNote | None
+    voice: PreparedVoice | None
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def present(self) -> frozenset[Modality]:
+        """The modalities that are there."""
+        parts = {
+            Modality.IMAGE: self.image,
+            Modality.NOTE: self.note,
+            Modality.VOICE: self.voice,
+        }
+        return frozenset(m for m, part in parts.items() if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Several studies as arrays, each modality a sequence of tokens with a mask.
+
+    Attributes:
+        values: Image float32 (B, S, H, W), note int64 (B, L), voice float32 (B, T, F).
+        masks: Bool (B, S), (B, L) and (B, T): true where a token is real.
+    """
+
+    values: Mapping[Modality, np.ndarray]
+    masks: Mapping[Modality, np.ndarray]
+
+    @property
+    def present(self) -> Bool[np.ndarray, "b 3"]:
+        """Whether each study has each modality."""
+        return np.stack([self.masks[m].any(axis=1) for m in MODALITIES], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPrediction:
+    """The answer to one task for one study.
+
+    Attributes:
+        task: The question.
+        logits: One raw output per logit of the task.
+        probabilities: Calibrated; one per finding or class (empty for regression).
+        value: The estimate of a regression, else None.
+    """
+
+    task: Task
+    logits: Float[np.ndarray, " k"]
+    probabilities: Float[np.ndarray, " c"]
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A model's answer for one study.
+
+    Attributes:
+        tasks: One answer per task, in the model's order.
+        used: The modalities the answer rests on.
+        remarks: What the reader must know about the input.
+        model_digest: The bundle's or checkpoint's SHA-256, as hex.
+    """
+
+    tasks: tuple[TaskPrediction, ...]
+    used: frozenset[Modality]
+    remarks: tuple[Remark, ...]
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """How much each part of a study's input moved one target, signed, in the model's own axes.
+
+    Attributes:
+        target: The finding explained.
+        values: Image (S, H, W), note (L,), voice (T, F); present modalities alone.
+        method: Such as ``integrated_gradients``.
+        baseline: The name of the baseline it was measured against.
+        completeness_gap: How far the attributions' sum is from the difference between the output
+            and the output at the baseline, relative to that difference.
+    """
+
+    target: str
+    values: Mapping[Modality, Float[np.ndarray, "..."]]
+    method: str
+    baseline: str
+    completeness_gap: float
+    details: Mapping[str, float] = field(default_factory=dict)
