@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import expit, softmax
+
+from medfuse.config import Task, TaskKind
+from medfuse.trust.calibration import (
+    Calibration,
+    TargetCalibration,
+    answer,
+    fit_calibration,
+    probabilities,
+)
+
+FINDINGS = Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion"))
+CAUSE = Task(name="cause", kind=TaskKind.MULTICLASS, classes=("viral", "bacterial", "other"))
+STAGE = Task(name="stage", kind=TaskKind.ORDINAL, classes=("mild", "moderate", "severe"))
+AGE = Task(name="age", kind=TaskKind.REGRESSION, classes=("age",), unit="a")
+
+
+def test_planted_temperatures_of_findings_are_recovered() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, (40_000, 2))
+    labels = (rng.random(true.shape) < expit(true)).astype(np.float64)
+    fitted = fit_calibration([FINDINGS], true * [3.0, 0.5], labels)
+    assert fitted.of("findings.nodule").temperature == pytest.approx(3.0, rel=0.05)
+    assert fitted.of("findings.effusion").temperature == pytest.approx(0.5, rel=0.05)
+
+
+def test_planted_temperature_and_bias_are_recovered() -> None:
+    rng = np.random.default_rng(1)
+    true = rng.normal(-1, 2, (40_000, 2))
+    labels = (rng.random(true.shape) < expit(true)).astype(np.float64)
+    fitted = fit_calibration([FINDINGS], (true + 1.5) * 2.0, labels, bias=True)
+    assert fitted.of("findings.nodule").temperature == pytest.approx(2.0, rel=0.05)
+    assert fitted.of("findings.nodule").bias == pytest.approx(-1.5, abs=0.08)
+
+
+def test_planted_temperature_of_classes_is_recovered_and_shared() -> None:
+    rng = np.random.default_rng(2)
+    true = rng.normal(0, 2, (40_000, 3))
+    drawn = (softmax(true, axis=1).cumsum(axis=1) > rng.random((40_000, 1))).argmax(axis=1)
+    fitted = fit_calibration([CAUSE], true * 2.5, np.eye(3)[drawn])
+    assert fitted.of("cause.viral").temperature == pytest.approx(2.5, rel=0.05)
+    assert fitted.of("cause.viral") == fitted.of("cause.other")
+
+
+def test_unknown_labels_do_not_count() -> None:
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, (500, 2))
+    labels = (rng.random(logits.shape) < expit(logits / 2)).astype(np.float64)
+    padded = fit_calibration(
+        [FINDINGS],
+        np.concatenate([logits, rng.normal(0, 9, (300, 2))]),
+        np.concatenate([labels, np.full((300, 2), np.nan)]),
+    )
+    assert padded == fit_calibration([FINDINGS], logits, labels)
+
+
+def test_a_target_whose_labels_are_all_alike_keeps_temperature_one() -> None:
+    fitted = fit_calibration([FINDINGS], np.ones((4, 2)), np.zeros((4, 2)))
+    assert fitted.of("findings.nodule") == TargetCalibration()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    logits=arrays(np.float64, (30, 2), elements=st.floats(-8, 8)),
+    labels=arrays(np.float64, (30, 2), elements=st.sampled_from([0.0, 1.0, np.nan])),
+    bias=st.booleans(),
+)
+def test_calibration_never_changes_the_ranking(
+    logits: np.ndarray, labels: np.ndarray, bias: bool
+) -> None:
+    fitted = fit_calibration([FINDINGS], logits, labels, bias=bias)
+    chances = probabilities(FINDINGS, logits, fitted)
+    for k in range(2):
+        ordered = chances[np.argsort(logits[:, k]), k]
+        assert (np.diff(ordered) >= 0).all()
+
+
+def test_calibration_lowers_the_loss_of_an_overconfident_model() -> None:
+    rng = np.random.default_rng(4)
+    true = rng.normal(0, 1, (2_000, 2))
+    labels = (rng.random(true.shape) < expit(true)).astype(np.float64)
+    chances = [
+        probabilities(FINDINGS, true * 4, calibration)
+        for calibration in (Calibration(), fit_calibration([FINDINGS], true * 4, labels))
+    ]
+    raw, calibrated = (-np.log(np.where(labels == 1, p, 1 - p)).mean() for p in chances)
+    assert calibrated < raw - 0.1
+
+
+def test_answers_of_every_kind_of_task_match_hand_computed_values() -> None:
+    calibration = Calibration(
+        targets={
+            "findings.nodule": TargetCalibration(temperature=2.0),
+            "cause.viral": TargetCalibration(temperature=2.0),
+            "cause.bacterial": TargetCalibration(temperature=2.0),
+            "cause.other": TargetCalibration(temperature=2.0),
+            "age.age": TargetCalibration(offset=50.0, scale=10.0),
+        }
+    )
+    ln = np.log
+    logits = np.array([2 * ln(3), ln(4), 0.0, 2 * ln(2), 2 * ln(5), ln(4), ln(1.5), 1.5])
+    findings, cause, stage, age = answer([FINDINGS, CAUSE, STAGE, AGE], logits, calibration)
+    np.testing.assert_allclose(findings.probabilities, [0.75, 0.8])
+    np.testing.assert_allclose(cause.probabilities, [1 / 8, 2 / 8, 5 / 8])
+    np.testing.assert_allclose(stage.probabilities, [0.2, 0.2, 0.6])
+    assert age.value == pytest.approx(65.0)
+    assert age.probabilities.size == 0
+    assert findings.value is None
+
+
+def test_crossed_ordinal_logits_still_give_a_distribution() -> None:
+    chances = probabilities(STAGE, np.array([[-1.0, 2.0]]), Calibration())
+    assert (chances >= 0).all()
+    assert chances.sum() == pytest.approx(1.0)
+    assert chances[0, 1] == 0.0
+
+
+@settings(deadline=None, max_examples=30)
+@given(arrays(np.float64, (5, 8), elements=st.floats(-30, 30)))
+def test_probabilities_of_classes_and_levels_sum_to_one(logits: np.ndarray) -> None:
+    for task in (CAUSE, STAGE):
+        chances = probabilities(task, logits[:, : task.logits], Calibration())
+        np.testing.assert_allclose(chances.sum(axis=1), 1.0)
+        assert (chances >= 0).all()
