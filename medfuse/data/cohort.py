@@ -1,0 +1,352 @@
+"""A cohort: one table of any layout in, rows with files, labels and a patient-wise split out."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from pydantic import Field, model_validator
+
+from medfuse.config import Settings, Task
+from medfuse.data.labels import LabelSettings, label_reader
+from medfuse.errors import CohortError
+from medfuse.types import Modality, Study
+
+ANOTHER_VALUE = "label has a value that no class is mapped to"
+NO_LABEL = "no label"
+NO_MODALITY = "no image, note or voice"
+FILTERED = "left out by keep"
+
+
+class Split(StrEnum):
+    """What a study is used for."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+SPLIT_NAMES = {
+    "train": Split.TRAIN,
+    "training": Split.TRAIN,
+    "val": Split.VALIDATION,
+    "valid": Split.VALIDATION,
+    "validation": Split.VALIDATION,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+}
+
+
+class Columns(Settings):
+    """Which column of the table holds what; an empty name says that the table has none.
+
+    A column named here must exist. One that is left at its default is used if it exists.
+    """
+
+    patient_id: str = "patient_id"
+    study_id: str = "study_id"
+    images: str = Field(default="images", description="paths, joined by ';'")
+    note: str = Field(default="note", description="path of a text file")
+    note_text: str = Field(default="", description="the note itself, in place of a path")
+    voice: str = Field(default="voice", description="path of a recording")
+    sex: str = "sex"
+    age: str = "age"
+    site: str = "site"
+    date: str = "date"
+    split: str = "split"
+
+    @model_validator(mode="after")
+    def _one_note(self) -> "Columns":
+        if self.note_text and self.note and "note" in self.model_fields_set:
+            raise ValueError("give note (a path) or note_text (the text), not both")
+        return self
+
+
+class CohortSettings(Settings):
+    """One table and how to read it."""
+
+    table: Path = Field(description="CSV or Parquet; relative to the working directory")
+    root: Path | None = Field(
+        default=None, description="folder that paths start from and stay in; the table's by default"
+    )
+    columns: Columns = Columns()
+    labels: dict[str, LabelSettings] = Field(
+        default_factory=dict, description="by task name, where the defaults do not fit"
+    )
+    keep: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column to the values it must have; other rows are left"
+    )
+    check_identity: bool = Field(
+        default=False, description="the patient column is the DICOM PatientID and must agree"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CohortRow:
+    """One study of a cohort: where its parts are and what is known about it.
+
+    Attributes:
+        number: Row of the table, 1 for the first below the header; safe to show.
+        labels: One per logit of all tasks: 0 or 1 for a finding, one-hot for classes, 1 where an
+            ordinal level is reached, a regression's value; NaN where not known.
+        patient_id: Groups the studies of one person; never enters a message.
+        check_patient_id: Whether the study's files must carry the same identifier.
+    """
+
+    number: int
+    labels: tuple[float, ...]
+    patient_id: str = field(repr=False)
+    study_id: str = field(repr=False)
+    images: tuple[Path, ...] = field(default=(), repr=False)
+    note: Path | None = field(default=None, repr=False)
+    note_text: str | None = field(default=None, repr=False)
+    voice: Path | None = field(default=None, repr=False)
+    sex: str = field(default="", repr=False)
+    age: str = field(default="", repr=False)
+    site: str = field(default="", repr=False)
+    date: str = field(default="", repr=False)
+    split: Split | None = None
+    check_patient_id: bool = False
+
+    @property
+    def present(self) -> frozenset[Modality]:
+        """The modalities the table gives for this study."""
+        parts = {
+            Modality.IMAGE: bool(self.images),
+            Modality.NOTE: self.note is not None or self.note_text is not None,
+            Modality.VOICE: self.voice is not None,
+        }
+        return frozenset(m for m, there in parts.items() if there)
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """The rows of a table that can be used.
+
+    Attributes:
+        tasks: The questions, in the order of the labels.
+        rows: One per study, in the table's order.
+        excluded: How many rows of the table were left out, by reason.
+    """
+
+    tasks: tuple[Task, ...]
+    rows: tuple[CohortRow, ...]
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+    def part(self, split: Split) -> tuple[CohortRow, ...]:
+        """Give the rows of one split."""
+        return tuple(row for row in self.rows if row.split is split)
+
+    @property
+    def labels(self) -> Float[np.ndarray, "n k"]:
+        """All labels, a row per study and a column per logit."""
+        width = sum(task.logits for task in self.tasks)
+        return np.array([row.labels for row in self.rows], dtype=np.float64).reshape(-1, width)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, as hex, of the rows' identities, labels and splits, but not of their files."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(repr((row.patient_id, row.study_id, row.labels, row.split)).encode())
+        return digest.hexdigest()
+
+
+def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
+    """Read a table, check every path and label in it, and leave out what cannot be used.
+
+    Raises:
+        CohortError: The table or a named column is missing, a cell cannot be used (the message
+            gives its row and column, never its content), or a patient is in two splits.
+    """
+    table = _read_table(settings)
+    reader = _Reader(settings, tuple(tasks), table)
+    rows: list[CohortRow] = []
+    excluded: Counter[str] = Counter()
+    for i in range(len(table)):
+        row = reader.read(i)
+        if isinstance(row, str):
+            excluded[row] += 1
+        else:
+            rows.append(row)
+    if not rows:
+        why = "; ".join(f"{reason}: {n}" for reason, n in excluded.items()) or "it is empty"
+        raise CohortError(f"{settings.table.name}: no row can be used ({why})")
+    reader.refuse_missing_files()
+    _check_study_ids(rows)
+    _check_splits(rows)
+    return Cohort(tasks=tuple(tasks), rows=tuple(rows), excluded=dict(excluded))
+
+
+def load_study(row: CohortRow) -> Study:
+    """Read a row's files as the study a hospital would hand over.
+
+    Raises:
+        CohortError: A file is gone or cannot be read.
+    """
+    try:
+        note = row.note.read_bytes() if row.note else None
+        if row.note_text is not None:
+            note = row.note_text.encode("utf-8")
+        return Study(
+            images=tuple(path.read_bytes() for path in row.images),
+            note=note,
+            voice=row.voice.read_bytes() if row.voice else None,
+            patient_id=row.patient_id if row.check_patient_id else None,
+        )
+    except OSError as error:
+        raise CohortError(f"row {row.number}: a file cannot be read ({error.strerror})") from None
+
+
+def _read_table(settings: CohortSettings) -> pd.DataFrame:
+    """Read every cell as text, empty where there is none."""
+    path = settings.table
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+            return table.astype(object).where(table.notna(), "").astype(str)
+        if path.suffix == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except OSError as error:
+        raise CohortError(f"{path}: the table cannot be read ({error.strerror})") from error
+    except ValueError as error:  # what pandas and pyarrow raise for a malformed file
+        raise CohortError(f"{path}: not a well-formed {path.suffix[1:]} table") from error
+    raise CohortError(f"{path}: expected a table that ends in .csv or .parquet")
+
+
+class _Reader:
+    """Reads one row after another, by columns resolved once."""
+
+    def __init__(
+        self, settings: CohortSettings, tasks: tuple[Task, ...], table: pd.DataFrame
+    ) -> None:
+        self.settings, self.tasks = settings, tasks
+        self.root = (settings.root or settings.table.parent).resolve()
+        self.available = list(table.columns)
+        self.cells = {str(c): table[c].tolist() for c in table.columns}
+        names = settings.columns.model_dump()
+        if settings.columns.note_text:
+            names["note"] = ""
+        given = settings.columns.model_fields_set | {"patient_id"}
+        self.columns = {
+            role: self._resolve(name, required=role in given) for role, name in names.items()
+        }
+        if not self.columns["patient_id"]:
+            raise CohortError("columns.patient_id is empty; a cohort is split by patient")
+        for column in settings.keep:
+            self._resolve(column, required=True)
+        unknown = set(settings.labels) - {task.name for task in tasks}
+        if unknown:
+            raise CohortError(f"cohort.labels names no task: {', '.join(sorted(unknown))}")
+        self.labels = [label_reader(task, settings.labels.get(task.name)) for task in tasks]
+        for reader in self.labels:
+            for column in reader.columns:
+                self._resolve(column, required=True)
+        split = self.columns["split"]
+        self.has_split = bool(split) and any(cell.strip() for cell in self.cells[split])
+        self.missing: list[tuple[int, str]] = []
+
+    def _resolve(self, name: str, *, required: bool) -> str:
+        if not name or name in self.cells:
+            return name
+        if required:
+            raise CohortError(
+                f"{self.settings.table.name}: no column {name!r}; it has {', '.join(self.cells)}"
+            )
+        return ""
+
+    def cell(self, i: int, role: str) -> str:
+        column = self.columns[role]
+        return str(self.cells[column][i]).strip() if column else ""
+
+    def read(self, i: int) -> CohortRow | str:
+        """Give row ``i``, or why it is left out."""
+        for column, kept in self.settings.keep.items():
+            if self.cells[column][i].strip() not in kept:
+                return FILTERED
+        labels, unmapped = self._read_labels(i)
+        if np.isnan(labels).all():
+            return ANOTHER_VALUE if unmapped else NO_LABEL
+        patient_id = self.cell(i, "patient_id")
+        if not patient_id:
+            raise self._bad(i, self.columns["patient_id"], "no patient")
+        images = (part.strip() for part in self.cell(i, "images").split(";"))
+        row = CohortRow(
+            number=i + 1,
+            labels=tuple(labels),
+            patient_id=patient_id,
+            study_id=self.cell(i, "study_id") or f"row-{i + 1}",
+            images=tuple(self._path(i, "images", part) for part in images if part),
+            note=self._path(i, "note", self.cell(i, "note")) if self.cell(i, "note") else None,
+            note_text=self.cell(i, "note_text") or None,
+            voice=self._path(i, "voice", self.cell(i, "voice")) if self.cell(i, "voice") else None,
+            sex=self.cell(i, "sex"),
+            age=self.cell(i, "age"),
+            site=self.cell(i, "site"),
+            date=self.cell(i, "date"),
+            split=self._read_split(i),
+            check_patient_id=self.settings.check_identity,
+        )
+        return row if row.present else NO_MODALITY
+
+    def _read_labels(self, i: int) -> tuple[list[float], bool]:
+        labels: list[float] = []
+        unmapped = False
+        for reader in self.labels:
+            cells = [str(self.cells[column][i]).strip() for column in reader.columns]
+            own = reader.read(cells)
+            if isinstance(own, int):
+                raise self._bad(i, reader.columns[own], reader.wanted)
+            unmapped |= bool(any(cells)) and bool(np.isnan(own).all())
+            labels += own
+        return labels, unmapped
+
+    def _read_split(self, i: int) -> Split | None:
+        if not self.has_split:
+            return None
+        split = SPLIT_NAMES.get(self.cell(i, "split").lower())
+        if split is None:
+            raise self._bad(i, self.columns["split"], "expected train, validation or test")
+        return split
+
+    def _path(self, i: int, role: str, relative: str) -> Path:
+        path = (self.root / relative).resolve()
+        if not path.is_relative_to(self.root):
+            raise self._bad(i, self.columns[role], "the path leaves the cohort's root folder")
+        if not path.is_file():
+            self.missing.append((i, self.columns[role]))
+        return path
+
+    def refuse_missing_files(self) -> None:
+        if self.missing:
+            i, column = self.missing[0]
+            more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
+            raise self._bad(i, column, f"the file is missing{more}")
+
+    def _bad(self, i: int, column: str, why: str) -> CohortError:
+        return CohortError(f"{self.settings.table.name}, row {i + 1}, column {column!r}: {why}")
+
+
+def _check_study_ids(rows: Sequence[CohortRow]) -> None:
+    seen: dict[str, int] = {}
+    for row in rows:
+        if row.study_id in seen:
+            raise CohortError(f"rows {seen[row.study_id]} and {row.number} are the same study")
+        seen[row.study_id] = row.number
+
+
+def _check_splits(rows: Sequence[CohortRow]) -> None:
+    splits: dict[str, set[Split | None]] = {}
+    for row in rows:
+        splits.setdefault(row.patient_id, set()).add(row.split)
+    torn = sum(len(found) > 1 for found in splits.values())
+    if torn:
+        raise CohortError(
+            f"{torn} patient(s) stand in more than one split; every study of a patient must be in "
+            "the same one"
+        )
