@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medfuse.errors import SettingsError
+from medfuse.headings import PREAMBLE, SECTION_HEADINGS, section_of
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside medfuse."""
@@ -35,6 +36,8 @@ class Limits(Settings):
     instances: int = Field(default=2_000, gt=0, description="DICOM files of one study")
     audio_s: float = Field(default=600.0, gt=0, description="seconds of one recording")
     audio_channels: int = Field(default=8, gt=0, description="channels of one recording")
+    audio_lowest_hz: int = Field(default=2_000, gt=0, description="lowest sample rate")
+    audio_highest_hz: int = Field(default=192_000, gt=0, description="highest sample rate")
     note_bytes: int = Field(default=2**20, gt=0, description="bytes of one note")
 
 
@@ -58,6 +61,25 @@ class NoteSettings(Settings):
     exclude_sections: tuple[str, ...] = Field(
         default=("IMPRESSION",), description="sections left out, since they state the answer"
     )
+    include_sections: tuple[str, ...] = Field(
+        default=(), description="if any are named, the only sections read"
+    )
+    headings: dict[str, str] = Field(
+        default_factory=dict, description="a site's own headings, each with the section it opens"
+    )
+    legacy_encoding: Literal[
+        "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "big5", "cp932", "cp949", "gb18030"
+    ] = Field(default="cp1252", description="how a note that is not Unicode is read")
+
+    @model_validator(mode="after")
+    def _sections_are_known(self) -> "NoteSettings":
+        if not all(heading.strip() for pair in self.headings.items() for heading in pair):
+            raise ValueError("headings: a heading or its section has no letters")
+        for name in (*self.exclude_sections, *self.include_sections):
+            if section_of(name, self.headings) is None:
+                known = ", ".join((*SECTION_HEADINGS, PREAMBLE))
+                raise ValueError(f"no section {name!r}; known are {known} and those in headings")
+        return self
 
 
 class VoiceSettings(Settings):
@@ -70,6 +92,18 @@ class VoiceSettings(Settings):
     high_hz: float = Field(default=8_000.0, gt=0, le=SAMPLE_RATE / 2)
     duration_s: float = Field(default=10.0, gt=0, description="what is read; the rest is reported")
     shortest_s: float = Field(default=0.3, gt=0, description="shorter recordings are refused")
+    silent_db: float = Field(
+        default=-60.0, lt=0, description="a recording never louder than this (dBFS) is silent"
+    )
+    clipped_share: float = Field(
+        default=0.001, ge=0, le=1, description="share of clipped samples that is reported"
+    )
+
+    @model_validator(mode="after")
+    def _band_is_not_empty(self) -> "VoiceSettings":
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"low_hz {self.low_hz} is not below high_hz {self.high_hz}")
+        return self
 
 
 class PrepareSettings(Settings):
