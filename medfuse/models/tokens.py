@@ -1,0 +1,79 @@
+"""What every encoder returns, and the layers they share: features in, tokens out."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class Tokens(NamedTuple):
+    """One modality of a batch of studies, encoded.
+
+    Attributes:
+        tokens: Zero where the mask is false.
+        mask: True where a token is real; a modality is present when any is.
+        pooled: The modality's embedding; zero where it is absent.
+    """
+
+    tokens: Float[Tensor, "b n d"]
+    mask: Bool[Tensor, "b n"]
+    pooled: Float[Tensor, "b d"]
+
+
+class AttentionPool(nn.Module):
+    """Average the real tokens, weighted by how telling each looks, per head.
+
+    The gated sum of attention-based multiple-instance learning (Ilse et al. 2018, eq. 8) with
+    several heads, each weighting its own slice of the embedding.
+    """
+
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.hidden = nn.Linear(width, width)
+        self.score = nn.Linear(width, heads)
+
+    def forward(
+        self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b d"]:
+        """Return the weighted average; zero where no token is real."""
+        b, n, d = tokens.shape
+        scores = self.score(torch.tanh(self.hidden(tokens)))
+        scores = hide(scores, mask[..., None])
+        weights = scores.softmax(dim=1).transpose(1, 2)[:, :, None]  # (B, heads, 1, N)
+        values = tokens.reshape(b, n, self.heads, d // self.heads).transpose(1, 2)
+        pooled = (weights @ values).reshape(b, d)
+        return torch.where(mask.any(dim=1, keepdim=True), pooled, 0.0)
+
+
+class TokenAdapter(nn.Module):
+    """Bring a backbone's features to the model's width, one hidden layer deep."""
+
+    def __init__(self, channels: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, features: Float[Tensor, "*n c"], position: Float[Tensor, "*m d"] | None = None
+    ) -> Float[Tensor, "*n d"]:
+        """Map features to tokens; a learned position is added before the norm."""
+        tokens = self.layers(features)
+        normed: Tensor = self.norm(tokens if position is None else tokens + position)
+        return normed
+
+
+def hide(scores: Tensor, mask: Bool[Tensor, "..."]) -> Tensor:
+    """Make attention scores vanish where the mask is false.
+
+    The lowest finite number rather than minus infinity, so that a row without any real token gives
+    finite weights (and finite gradients), which the caller then replaces.
+    """
+    return torch.where(mask, scores, torch.finfo(scores.dtype).min)

@@ -1,0 +1,76 @@
+"""The voice encoder: log-mel (B, T, F) to one token per eight mel frames, by a small 2-D CNN."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medfuse.models.settings import ModelSettings
+from medfuse.models.tokens import AttentionPool, TokenAdapter, Tokens
+
+
+class VoiceLayer(nn.Module):
+    """A 3x3 convolution that halves time and pitch, then a norm over channels at each place.
+
+    The norm looks at no other time, so padding can't reach a real frame through statistics.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(outputs)
+
+    def forward(
+        self, x: Float[Tensor, "b c t f"], mask: Bool[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b d u g"], Bool[Tensor, "b u"]]:
+        """Halve time (rounding up); an output is real when the frame at its centre is."""
+        x = self.conv(x)
+        x = functional.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        mask = mask[:, ::2]
+        return torch.where(mask[:, None, :, None], x, 0.0), mask
+
+
+class VoiceEncoder(nn.Module):
+    """Three layers over time and mel band, then one token per remaining time step.
+
+    Args:
+        bands: Mel bands, F.
+        width: D.
+        dropout: Between the adapter's layers.
+        channels: Of each layer.
+    """
+
+    def __init__(
+        self, bands: int, width: int, dropout: float, channels: tuple[int, ...] = (24, 48, 64)
+    ) -> None:
+        super().__init__()
+        layers, inputs = [], 1
+        for outputs in channels:
+            layers.append(VoiceLayer(inputs, outputs))
+            inputs, bands = outputs, (bands + 1) // 2
+        self.layers = nn.ModuleList(layers)
+        self.adapter = TokenAdapter(inputs * bands, width, dropout)
+        self.pool = AttentionPool(width)
+
+    def extract(
+        self, log_mel: Float[Tensor, "b t f"], mask: Bool[Tensor, "b t"]
+    ) -> Float[Tensor, "b t f"]:
+        """Return the log-mel itself, zero at padding: every layer of this encoder is trained."""
+        return torch.where(mask[..., None], log_mel, 0.0)
+
+    def forward(self, features: Float[Tensor, "b t f"], mask: Bool[Tensor, "b t"]) -> Tokens:
+        """Return one token per eight mel frames, the last of them perhaps part padding."""
+        x = torch.where(mask[..., None], features, 0.0)[:, None]
+        for layer in self.layers:
+            x, mask = layer(x, mask)
+        x = x.transpose(1, 2).flatten(2)  # (B, T/8, C * F/8)
+        tokens = torch.where(mask[..., None], self.adapter(x), 0.0)
+        return Tokens(tokens, mask, self.pool(tokens, mask))
+
+
+def build_voice_encoder(settings: ModelSettings, bands: int) -> VoiceEncoder:
+    """Build the encoder for log-mel of ``bands`` bands."""
+    return VOICE_NETWORKS[settings.voice](bands, settings.width, settings.dropout)
+
+
+VOICE_NETWORKS = {"cnn": VoiceEncoder}
