@@ -30,9 +30,18 @@ class Limits(Settings):
         default=2 * 2**30, gt=0, description="bytes of one study's decoded pixels"
     )
     inflated_bytes: int = Field(
-        default=512 * 2**20, gt=0, description="bytes a deflated file may become"
+        default=128 * 2**20, gt=0, description="bytes a deflated file may become"
+    )
+    header_bytes: int = Field(
+        default=64 * 2**20, gt=0, description="bytes of a DICOM file before its pixel data"
+    )
+    elements: int = Field(
+        default=200_000, gt=0, description="data elements, items and fragments of a DICOM file"
     )
     sequence_depth: int = Field(default=16, gt=0, description="nesting of DICOM sequences")
+    tiles: int = Field(
+        default=16_384, gt=0, description="tiles, and precincts, of one JPEG 2000 frame"
+    )
     instances: int = Field(default=2_000, gt=0, description="DICOM files of one study")
     audio_s: float = Field(default=600.0, gt=0, description="seconds of one recording")
     audio_channels: int = Field(default=8, gt=0, description="channels of one recording")
@@ -166,6 +175,12 @@ class Task(Settings):
     def logits(self) -> int:
         """How many raw outputs the task has; an ordinal task has one per threshold."""
         return len(self.classes) - 1 if self.kind is TaskKind.ORDINAL else len(self.classes)
+
+    @property
+    def label_columns(self) -> int:
+        """How many numbers its label takes: one a finding, else the class, level or quantity."""
+        yes_no = self.kind in (TaskKind.BINARY, TaskKind.MULTILABEL)
+        return len(self.classes) if yes_no else 1
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def test_planted_temperature_of_classes_is_recovered_and_shared() -> None:
     rng = np.random.default_rng(2)
     true = rng.normal(0, 2, (40_000, 3))
     drawn = (softmax(true, axis=1).cumsum(axis=1) > rng.random((40_000, 1))).argmax(axis=1)
-    fitted = fit_calibration([CAUSE], true * 2.5, np.eye(3)[drawn])
+    fitted = fit_calibration([CAUSE], true * 2.5, drawn[:, None].astype(np.float64))
     assert fitted.of("cause.viral").temperature == pytest.approx(2.5, rel=0.05)
     assert fitted.of("cause.viral") == fitted.of("cause.other")
 
@@ -127,3 +127,12 @@ def test_probabilities_of_classes_and_levels_sum_to_one(logits: np.ndarray) -> N
         chances = probabilities(task, logits[:, : task.logits], Calibration())
         np.testing.assert_allclose(chances.sum(axis=1), 1.0)
         assert (chances >= 0).all()
+
+
+def test_planted_temperature_of_levels_is_recovered_and_shared() -> None:
+    rng = np.random.default_rng(5)
+    true = rng.normal(0, 2, (40_000, 1)) - [0.0, 1.5]
+    level = (true > rng.logistic(size=(40_000, 1))).sum(axis=1, keepdims=True)
+    fitted = fit_calibration([STAGE], true * 1.7, level.astype(np.float64))
+    assert fitted.of("stage.at_least_severe").temperature == pytest.approx(1.7, rel=0.05)
+    assert fitted.of("stage.at_least_severe") == fitted.of("stage.at_least_moderate")

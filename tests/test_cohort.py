@@ -119,7 +119,7 @@ def test_an_existing_table_is_used_as_it_is(tmp_path: Path) -> None:
     }
 
 
-def test_labels_of_every_kind_of_task_have_one_number_per_logit(tmp_path: Path) -> None:
+def test_labels_of_every_kind_of_task_keep_class_level_or_quantity(tmp_path: Path) -> None:
     table = write_table(
         tmp_path,
         [
@@ -130,7 +130,7 @@ def test_labels_of_every_kind_of_task_have_one_number_per_logit(tmp_path: Path) 
     )
     labels = read_cohort(CohortSettings(table=table), [CAUSE, STAGE, WEIGHT]).labels
     nan = np.nan
-    expected = [[0, 0, 1, 1, 0, 71.5], [1, 0, 0, 1, 1, nan], [nan, nan, nan, 0, 0, 60]]
+    expected = [[2, 1, 71.5], [0, 2, nan], [nan, 0, 60]]
     np.testing.assert_array_equal(labels, expected)
 
 

@@ -92,8 +92,8 @@ class CohortRow:
 
     Attributes:
         number: Row of the table, 1 for the first below the header; safe to show.
-        labels: One per logit of all tasks: 0 or 1 for a finding, one-hot for classes, 1 where an
-            ordinal level is reached, a regression's value; NaN where not known.
+        labels: `Task.label_columns` per task: 0 or 1 for each finding, else the class or level
+            counted from 0, or the quantity; NaN where not known.
         patient_id: Groups the studies of one person; never enters a message.
         check_patient_id: Whether the study's files must carry the same identifier.
     """
@@ -143,9 +143,9 @@ class Cohort:
         return tuple(row for row in self.rows if row.split is split)
 
     @property
-    def labels(self) -> Float[np.ndarray, "n k"]:
-        """All labels, a row per study and a column per logit."""
-        width = sum(task.logits for task in self.tasks)
+    def labels(self) -> Float[np.ndarray, "n c"]:
+        """All labels, a row per study."""
+        width = sum(task.label_columns for task in self.tasks)
         return np.array([row.labels for row in self.rows], dtype=np.float64).reshape(-1, width)
 
     @property

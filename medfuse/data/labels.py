@@ -1,4 +1,4 @@
-"""Labels: the cells of a table row in, one number per logit of a task out."""
+"""Labels: the cells of a table row in, a task's numbers out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class LabelReader:
         return "expected 0, 1 or nothing" if self.coded_as_flag else "expected a number or nothing"
 
     def read(self, cells: Sequence[str]) -> list[float] | int:
-        """Give a label per logit, or the index of the cell that cannot be read."""
+        """Give one label per column, or the index of the cell that cannot be read."""
         if self.meaning is not None:
             return self._read_code(cells[0])
         labels: list[float] = []
@@ -63,13 +63,7 @@ class LabelReader:
 
     def _read_code(self, cell: str) -> list[float]:
         index = (self.meaning or {}).get(cell)
-        if index is None:
-            return [float("nan")] * self.task.logits
-        if self.task.kind is TaskKind.BINARY:
-            return [float(index)]
-        if self.task.kind is TaskKind.ORDINAL:
-            return [float(index > k) for k in range(self.task.logits)]
-        return [float(index == k) for k in range(self.task.logits)]
+        return [UNKNOWN if index is None else float(index)]
 
 
 def label_reader(task: Task, settings: LabelSettings | None) -> LabelReader:

@@ -12,6 +12,9 @@ from medfuse.config import Settings
 from medfuse.data.cohort import Cohort, CohortRow, Split
 from medfuse.errors import CohortError
 
+MOST_CLASSES = 20
+"""A label with more values than this is a quantity, which is not stratified by."""
+
 
 class SplitSettings(Settings):
     """How patients are divided when the table does not say."""
@@ -104,9 +107,19 @@ def divide_patients(
             "use a larger cohort or fewer folds"
         )
     number = {patient: i for i, patient in enumerate(patients)}
-    # A column per stratum: how many of the patient's studies are positive, negative, or there.
+    # A column per stratum, which is a value of a label, and one for all studies.
     labels = np.array([row.labels for row in rows], dtype=np.float64)
-    strata = np.concatenate([labels == 1, labels == 0, np.ones((len(rows), 1), bool)], axis=1)
+    values = [np.unique(column[~np.isnan(column)]) for column in labels.T]
+    strata = np.stack(
+        [
+            column == value
+            for column, own in zip(labels.T, values, strict=True)
+            if len(own) <= MOST_CLASSES
+            for value in own
+        ]
+        + [np.ones(len(rows), bool)],
+        axis=1,
+    )
     counts = np.zeros((len(patients), strata.shape[1]))
     np.add.at(counts, [number[row.patient_id] for row in rows], strata)
 

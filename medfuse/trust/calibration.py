@@ -42,18 +42,26 @@ class Calibration(Settings):
         return self.targets.get(target, TargetCalibration())
 
 
-def task_slices(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
-    """Yield each task with the place of its logits among all tasks' concatenated logits."""
+def logit_slices(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
+    """Yield each task with the place of its logits among all tasks'."""
     start = 0
     for task in tasks:
         yield task, slice(start, start + task.logits)
         start += task.logits
 
 
+def label_slices(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
+    """Yield each task with the place of its label columns among all tasks'."""
+    start = 0
+    for task in tasks:
+        yield task, slice(start, start + task.label_columns)
+        start += task.label_columns
+
+
 def fit_calibration(
     tasks: Sequence[Task],
     logits: Float[np.ndarray, "n k"],
-    labels: Float[np.ndarray, "n k"],
+    labels: Float[np.ndarray, "n c"],
     *,
     bias: bool = False,
 ) -> Calibration:
@@ -66,21 +74,22 @@ def fit_calibration(
     Args:
         tasks: In the order of the logits.
         logits: All tasks' raw outputs, concatenated.
-        labels: One per logit: 0 or 1 for a finding, one-hot for classes, 1 where an ordinal level
-            is reached, a regression's value; NaN where not known.
+        labels: `Task.label_columns` per task: 0 or 1 for each finding, else the class or level
+            counted from 0, or the quantity; NaN where not known.
         bias: Fit a bias for each finding too; needed when training balanced the classes, which
             shifts every logit by the log of the weight.
     """
     fitted: dict[str, TargetCalibration] = {}
-    for task, where in task_slices(tasks):
-        x, y = (a[:, where].astype(np.float64) for a in (logits, labels))
+    for (task, where), (_, columns) in zip(logit_slices(tasks), label_slices(tasks), strict=True):
+        x, y = logits[:, where].astype(np.float64), labels[:, columns].astype(np.float64)
         if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
             for k, target in enumerate(task.targets):
                 fitted[target] = _fit_findings(x[:, [k]], y[:, [k]], bias)
         elif task.kind is TaskKind.ORDINAL:
-            fitted |= dict.fromkeys(task.targets, _fit_findings(x, y, bias=False))
+            reached = np.where(np.isnan(y), np.nan, y > np.arange(task.logits))
+            fitted |= dict.fromkeys(task.targets, _fit_findings(x, reached, bias=False))
         elif task.kind is TaskKind.MULTICLASS:
-            fitted |= dict.fromkeys(task.targets, _fit_classes(x, y))
+            fitted |= dict.fromkeys(task.targets, _fit_classes(x, y[:, 0]))
         else:
             fitted[task.targets[0]] = TargetCalibration()
     return Calibration(targets=fitted)
@@ -112,7 +121,7 @@ def answer(
 ) -> tuple[TaskPrediction, ...]:
     """Read one study's logits as an answer to each task."""
     answers = []
-    for task, where in task_slices(tasks):
+    for task, where in logit_slices(tasks):
         own = logits[where]
         value = None
         if task.kind is TaskKind.REGRESSION:
@@ -148,16 +157,15 @@ def _fit_findings(
 
 
 def _fit_classes(
-    logits: Float[np.ndarray, "n k"], labels: Float[np.ndarray, "n k"]
+    logits: Float[np.ndarray, "n k"], labels: Float[np.ndarray, " n"]
 ) -> TargetCalibration:
-    known = ~np.isnan(labels).any(axis=1)
-    x, y = logits[known], labels[known]
-    if (y.sum(axis=0) > 0).sum() < 2:
+    known = ~np.isnan(labels)
+    x, y = logits[known], labels[known].astype(np.int64)
+    if np.unique(y).size < 2:
         return TargetCalibration()
+    each = np.arange(len(y))
     return TargetCalibration(
-        temperature=_best_temperature(
-            lambda t: float(-np.mean(np.sum(y * log_softmax(x / t, axis=1), axis=1)))
-        )
+        temperature=_best_temperature(lambda t: float(-log_softmax(x / t, axis=1)[each, y].mean()))
     )
 
 
