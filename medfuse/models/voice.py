@@ -8,6 +8,9 @@ from torch.nn import functional
 from medfuse.models.settings import ModelSettings
 from medfuse.models.tokens import AttentionPool, TokenAdapter, Tokens
 
+SILENCE = -1.0
+"""The log-mel of silence, as `medfuse.data.voice.log_mel` scales it; padding counts as that."""
+
 
 class VoiceLayer(nn.Module):
     """A 3x3 convolution that halves time and pitch, then a norm over channels at each place.
@@ -26,7 +29,9 @@ class VoiceLayer(nn.Module):
         """Halve time (rounding up); an output is real when the frame at its centre is."""
         x = self.conv(x)
         x = functional.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-        mask = mask[:, ::2]
+        # Every second frame, counted by the output: mask[:, ::2] is as long, but an exporter with
+        # a symbolic length can't prove it.
+        mask = mask[:, 2 * torch.arange(x.shape[2], device=mask.device)]
         return torch.where(mask[:, None, :, None], x, 0.0), mask
 
 
@@ -55,12 +60,12 @@ class VoiceEncoder(nn.Module):
     def extract(
         self, log_mel: Float[Tensor, "b t f"], mask: Bool[Tensor, "b t"]
     ) -> Float[Tensor, "b t f"]:
-        """Return the log-mel itself, zero at padding: every layer of this encoder is trained."""
-        return torch.where(mask[..., None], log_mel, 0.0)
+        """Return the log-mel itself, silent at padding: every layer of this encoder is trained."""
+        return torch.where(mask[..., None], log_mel, SILENCE)
 
     def forward(self, features: Float[Tensor, "b t f"], mask: Bool[Tensor, "b t"]) -> Tokens:
         """Return one token per eight mel frames, the last of them perhaps part padding."""
-        x = torch.where(mask[..., None], features, 0.0)[:, None]
+        x = torch.where(mask[..., None], features - SILENCE, 0.0)[:, None]  # as convolutions pad
         for layer in self.layers:
             x, mask = layer(x, mask)
         x = x.transpose(1, 2).flatten(2)  # (B, T/8, C * F/8)
