@@ -1,0 +1,516 @@
+"""DICOM files in, a study's frames in their order out, each a grey image at native size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from math import inf
+
+import numpy as np
+import pydicom
+from jaxtyping import Float32
+from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset as parse_elements
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from medfuse.config import ImageSettings, Limits
+from medfuse.data.codestream import Shape, check_codestream
+from medfuse.data.dicom_bounds import (
+    UNDEFINED,
+    Element,
+    check_file_bytes,
+    find_fragments_end,
+    inflate,
+    refuse_faults,
+    scan_elements,
+)
+from medfuse.data.grey import MONOCHROME, SUPPORTED, StoredPixels, functional_group, make_grey
+from medfuse.data.picture import is_picture, read_picture, read_picture_size
+from medfuse.errors import DicomError, LimitError
+
+_PIXELS = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
+_PIXEL_VRS = {0x7FE00008: "OF", 0x7FE00009: "OD", 0x7FE00010: "OW"}
+
+# Objects whose pixels are labels or doses: to look at them as an image would be a guess.
+_NOT_IMAGES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a label map segmentation",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a radiotherapy dose",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose study an instance says it is part of; never shown or logged.
+
+    Attributes:
+        patient_id: PatientID, or None where it is empty.
+        study_uid: StudyInstanceUID, or None where it is empty.
+    """
+
+    patient_id: str | None
+    study_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NativeFrame:
+    """One frame at its native size.
+
+    Attributes:
+        image: In [0, 1], after modality LUT, window and polarity; padding is 0.
+        instance: Index of its file among those given.
+        frame: Its number in that file, from 0.
+        spacing_mm: Distance of rows and of columns where the header gives it.
+        remarks: Codes of what its reader should know, such as ``window-missing``.
+    """
+
+    image: Float32[np.ndarray, "rows columns"]
+    instance: int
+    frame: int
+    spacing_mm: tuple[float, float] | None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A parsed file up to its pixel data, which stays where it is.
+
+    Attributes:
+        ds: All elements before the pixel data.
+        body: The bytes that `pixels` points into.
+        pixels: The pixel data element, or None.
+    """
+
+    ds: pydicom.Dataset
+    body: bytes
+    pixels: Element | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a file declares of its pixel data."""
+
+    shape: Shape
+    frames: int
+    bits_allocated: int
+    photometric: str
+    syntax: UID
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one decoded frame."""
+        shape = self.shape
+        return shape.rows * shape.columns * shape.samples * max(self.bits_allocated // 8, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a frame stands in its study: by series, then by position or else by number."""
+
+    series: tuple[float, str, int]
+    number: float
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """A frame that has been found and checked, but not decoded.
+
+    Attributes:
+        instance: Index of its file among those given.
+        frame: Its number in that file, from 0.
+        header: The file's header, or None for a picture.
+    """
+
+    instance: int
+    frame: int
+    header: _Header | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChoice:
+    """The frames chosen from a study, in order, and how many it has."""
+
+    sources: tuple[FrameSource, ...]
+    total: int
+
+
+def read_dataset(data: bytes, limits: Limits) -> pydicom.Dataset:
+    """Parse a DICOM file, with or without its preamble, within limits.
+
+    Returns:
+        All its elements up to and including the pixel data, which is not decoded. Deflated files
+        come inflated. A file without a transfer syntax gets the one it was parsed by.
+
+    Raises:
+        DicomError: It is not a DICOM file, or it is damaged.
+        LimitError: It is larger, holds more elements or nests deeper than a limit allows.
+    """
+    header = _read_header(data, limits)
+    pixels = header.pixels
+    if pixels is not None:
+        with refuse_faults("a DICOM file's pixel data cannot be read"):
+            if pixels.length == UNDEFINED:
+                end = find_fragments_end(header.body, pixels.value, limits) - 8
+            else:
+                end = pixels.value + pixels.length
+            header.ds[pixels.tag] = DataElement(
+                pixels.tag,
+                pixels.vr or _PIXEL_VRS[pixels.tag],
+                header.body[pixels.value : end],
+                is_undefined_length=pixels.length == UNDEFINED,
+            )
+    return header.ds
+
+
+def read_identity(ds: pydicom.Dataset) -> Identity:
+    """Read whose study a dataset says it is part of.
+
+    Raises:
+        DicomError: The identifiers are damaged.
+    """
+    with refuse_faults("a DICOM file's identifiers cannot be read"):
+        patient_id, study_uid = (
+            str(ds.get(keyword) or "").strip() or None
+            for keyword in ("PatientID", "StudyInstanceUID")
+        )
+    return Identity(patient_id, study_uid)
+
+
+def decode_frames(
+    images: Sequence[bytes], settings: ImageSettings, limits: Limits
+) -> tuple[NativeFrame, ...]:
+    """Decode the chosen frames of a study, in the study's order.
+
+    Raises:
+        DicomError: A file is not an image that can be shown, or is damaged.
+        LimitError: A file or the study declares more than a limit allows.
+    """
+    choice = choose_frames(images, settings, limits)
+    return tuple(decode_frame(images, source, settings, limits) for source in choice.sources)
+
+
+def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limits) -> FrameChoice:
+    """Put a study's frames in order and choose at most ``settings.frames`` of them, evenly.
+
+    The order of the files does not matter, but for those that say nothing of their place. Series
+    go by SeriesNumber, then SeriesInstanceUID. Within a series whose frames share an orientation
+    (ImageOrientationPatient, to 0.01), frames go by ImagePositionPatient along its normal (PS3.3
+    C.7.6.2.1.1); in any other series by InstanceNumber, then by their number in the file.
+
+    Raises:
+        DicomError: A file is not an image that can be shown, or is damaged.
+        LimitError: A file or the study declares more than a limit allows.
+    """
+    if len(images) > limits.instances:
+        raise LimitError(
+            f"a study has {len(images)} files; at most {limits.instances} are accepted"
+        )
+    found: list[tuple[_Place, FrameSource, int]] = []
+    for instance, data in enumerate(images):
+        check_file_bytes(data, limits)
+        if is_picture(data):
+            found.append(_find_picture(instance, data, settings, limits))
+            continue
+        header = _read_header(data, limits)
+        layout = _read_layout(header, limits)
+        if len(found) + layout.frames > limits.frames:
+            raise LimitError(f"a study declares more than {limits.frames} frames")
+        with refuse_faults("a DICOM file's place in its series cannot be read"):
+            for frame in range(layout.frames):
+                place = _read_place(header.ds, instance, frame)
+                found.append((place, FrameSource(instance, frame, header), layout.frame_bytes))
+    ordered = _order_frames(found)
+    kept = min(settings.frames, len(ordered))
+    # The middle of each of `kept` equal parts, so one frame of a stack is its middle one.
+    chosen = [ordered[(2 * i + 1) * len(ordered) // (2 * kept)] for i in range(kept)]
+    decoded = sum(frame_bytes for _, _, frame_bytes in chosen)
+    if decoded > limits.decoded_bytes:
+        raise LimitError(
+            f"a study's chosen frames would be {decoded} bytes; "
+            f"at most {limits.decoded_bytes} are accepted"
+        )
+    return FrameChoice(tuple(source for _, source, _ in chosen), len(ordered))
+
+
+def decode_frame(
+    images: Sequence[bytes], source: FrameSource, settings: ImageSettings, limits: Limits
+) -> NativeFrame:
+    """Decode one chosen frame.
+
+    Args:
+        images: The files that the frame was chosen from.
+        source: Which frame.
+        settings: Which window to use.
+        limits: What an encoded frame's own header may state.
+
+    Raises:
+        DicomError: The frame is damaged or its encoding is not supported.
+        LimitError: Its encoding is cut into more pieces than a limit allows.
+    """
+    header = source.header
+    if header is None:
+        image = read_picture(images[source.instance], limits)
+        return NativeFrame(image, source.instance, 0, None)
+    with refuse_faults("a DICOM frame cannot be decoded"):
+        stored = _decode_pixels(header, source.frame, limits)
+    with refuse_faults("a DICOM frame's grey values cannot be worked out"):
+        grey = make_grey(stored, header.ds, source.frame, settings.window)
+        remarks = grey.remarks
+        if str(header.ds.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+            remarks = (*remarks, "burned-in-annotation")
+        spacing_mm = _read_spacing(header.ds, source.frame)
+    return NativeFrame(grey.values, source.instance, source.frame, spacing_mm, remarks)
+
+
+def _read_header(data: bytes, limits: Limits) -> _Header:
+    """Parse a file up to its pixel data, after the bounds of its encoding are checked."""
+    check_file_bytes(data, limits)
+    start = 132 if data[128:132] == b"DICM" else 0
+    with refuse_faults("the file is not a DICOM file, or it is damaged"):
+        first = scan_elements(
+            data,
+            start,
+            implicit=False,
+            big_endian=False,
+            stop=lambda tag: tag >> 16 != 2,
+            limits=limits,
+        )
+        meta_end = len(data) if first is None else first.start
+        meta = FileMetaDataset(parse_elements(BytesIO(data[start:meta_end]), False, True))
+        syntax = meta.get("TransferSyntaxUID") or _guess_syntax(data[meta_end : meta_end + 6])
+        body, begin = data, meta_end
+        if syntax == DeflatedExplicitVRLittleEndian:
+            body, begin = inflate(memoryview(data)[meta_end:], limits), 0
+        implicit = syntax == ImplicitVRLittleEndian
+        big_endian = syntax == ExplicitVRBigEndian
+        pixels = scan_elements(
+            body,
+            begin,
+            implicit=implicit,
+            big_endian=big_endian,
+            stop=lambda tag: tag in _PIXELS,
+            limits=limits,
+        )
+        end = len(body) if pixels is None else pixels.start
+        ds = parse_elements(BytesIO(body[begin:end]), implicit, not big_endian)
+        if not ({"SOPClassUID", "Modality", "Rows"} & set(ds.dir()) or (start and len(ds))):
+            raise DicomError("the file is not a DICOM file")
+        meta.TransferSyntaxUID = syntax
+        ds.file_meta = meta
+    return _Header(ds, body, pixels)
+
+
+def _guess_syntax(head: bytes) -> UID:
+    """Tell a dataset's encoding, where it is not stated, from its first tag and VR."""
+    if not head[4:6].isalpha():
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if head[1] < 4 else ExplicitVRBigEndian
+
+
+def _read_layout(header: _Header, limits: Limits) -> _Layout:
+    """Read what a file declares of its pixels, and refuse what is too much or not there.
+
+    Raises:
+        DicomError: There are no pixels, too few for what is declared, or they are not an image.
+        LimitError: A frame has more than ``limits.pixels`` values, or there are too many frames.
+    """
+    ds, pixels = header.ds, header.pixels
+    with refuse_faults("a DICOM file's image description is damaged"):
+        kind = _NOT_IMAGES.get(str(ds.get("SOPClassUID") or ""))
+        if kind is not None:
+            raise DicomError(f"the file is {kind}, not an image")
+        if pixels is None:
+            raise DicomError("the file has no pixel data")
+        rows, columns, samples, bits = (
+            _read_count(ds, keyword)
+            for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+        )
+        frames = int(ds.get("NumberOfFrames") or 1)
+        photometric = str(ds.get("PhotometricInterpretation") or "")
+        syntax = UID(str(ds.file_meta.TransferSyntaxUID))
+    if rows * columns * samples > limits.pixels:
+        raise LimitError(
+            f"a frame declares {rows} x {columns} x {samples} values; "
+            f"at most {limits.pixels} are accepted"
+        )
+    if not 1 <= frames <= limits.frames:
+        raise LimitError(f"a file declares {frames} frames; expected 1 to {limits.frames}")
+    if photometric not in SUPPORTED:
+        raise DicomError(
+            f"PhotometricInterpretation is not supported; expected one of {', '.join(SUPPORTED)}"
+        )
+    if (samples == 1) != (photometric in (*MONOCHROME, "PALETTE COLOR")) or samples not in (1, 3):
+        raise DicomError(f"{samples} samples per pixel do not fit {photometric}")
+    layout = _Layout(Shape(rows, columns, samples), frames, bits, photometric, syntax)
+    _check_length(header.body, pixels, layout, limits)
+    return layout
+
+
+def _check_length(body: bytes, pixels: Element, layout: _Layout, limits: Limits) -> None:
+    """Refuse pixel data that cannot hold what is declared, before any array is made for it."""
+    if layout.syntax.is_private or not layout.syntax.is_transfer_syntax:
+        raise DicomError("the transfer syntax is not supported")
+    if layout.syntax.is_encapsulated:
+        if pixels.length == UNDEFINED:
+            find_fragments_end(body, pixels.value, limits)
+        offsets = int.from_bytes(body[pixels.value + 4 : pixels.value + 8], "little")
+        if offsets > 4 * limits.frames:
+            raise LimitError(f"an offset table is for more than {limits.frames} frames")
+        return
+    if pixels.length == UNDEFINED:
+        raise DicomError("pixel data is encapsulated, but its transfer syntax is not")
+    shape = layout.shape
+    bits = shape.rows * shape.columns * shape.samples * layout.frames * layout.bits_allocated
+    full = (bits + 7) // 8
+    actual = min(pixels.length, len(body) - pixels.value)
+    # Two chroma samples serve two pixels (PS3.3 C.7.6.3.1.2).
+    declared = full * 2 // 3 if layout.photometric == "YBR_FULL_422" else full
+    if actual < declared:
+        raise DicomError(f"pixel data has {actual} bytes; {declared} are declared")
+    if declared < full <= actual:
+        raise DicomError("pixel data is declared as YBR_FULL_422, but is not subsampled")
+
+
+def _decode_pixels(header: _Header, frame: int, limits: Limits) -> StoredPixels:
+    """Decode one frame, after its own header has been compared with the file's."""
+    ds, pixels = header.ds, header.pixels
+    assert pixels is not None  # `_read_layout` has refused files without
+    syntax = UID(str(ds.file_meta.TransferSyntaxUID))
+    options = as_pixel_options(ds)
+    options["pixel_keyword"] = _PIXELS[pixels.tag]
+    options["pixel_vr"] = pixels.vr or _PIXEL_VRS[pixels.tag]
+    source = BytesIO(header.body)
+    source.seek(pixels.value)
+    # One plugin for each encoding, so that the bedside decodes as training did.
+    plugin = ""
+    if syntax.is_encapsulated:
+        plugin = "pylibjpeg"
+        encoded = get_frame(
+            source,
+            frame,
+            number_of_frames=options["number_of_frames"],
+            extended_offsets=options.get("extended_offsets"),
+        )
+        declared = Shape(options["rows"], options["columns"], options["samples_per_pixel"])
+        check_codestream(encoded, syntax, declared, options["bits_allocated"], limits)
+    values, properties = get_decoder(syntax).as_array(
+        source, index=frame, raw=True, decoding_plugin=plugin, **options
+    )
+    return StoredPixels(
+        values,
+        str(properties["photometric_interpretation"]),
+        int(properties.get("bits_stored", 0)),
+        properties.get("pixel_representation") == 1,
+    )
+
+
+def _find_picture(
+    instance: int, data: bytes, settings: ImageSettings, limits: Limits
+) -> tuple[_Place, FrameSource, int]:
+    if not settings.pictures:
+        raise DicomError(
+            "a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"
+        )
+    rows, columns = read_picture_size(data, limits)
+    place = _Place((inf, "", instance), 0, None, None)
+    return place, FrameSource(instance, 0, None), 4 * rows * columns
+
+
+def _read_place(ds: pydicom.Dataset, instance: int, frame: int) -> _Place:
+    """Read where a frame stands in its study."""
+    series_uid = str(ds.get("SeriesInstanceUID") or "")
+    position = functional_group(ds, frame, "PlanePositionSequence").get("ImagePositionPatient")
+    orientation = functional_group(ds, frame, "PlaneOrientationSequence").get(
+        "ImageOrientationPatient"
+    )
+    x = _finite(position, 3)
+    return _Place(
+        series=(
+            _read_order(ds, "SeriesNumber"),
+            series_uid,
+            -1 if series_uid else instance,
+        ),
+        number=_read_order(ds, "InstanceNumber"),
+        position=None if x is None else (x[0], x[1], x[2]),
+        orientation=_finite(orientation, 6),
+    )
+
+
+def _order_frames(
+    found: list[tuple[_Place, FrameSource, int]],
+) -> list[tuple[_Place, FrameSource, int]]:
+    """Sort by series, and in each by position where all its frames have one, else by number."""
+    stacks: dict[tuple[float, str, int], list[tuple[_Place, FrameSource, int]]] = {}
+    for entry in found:
+        stacks.setdefault(entry[0].series, []).append(entry)
+    ordered = []
+    for series in sorted(stacks):
+        stack = stacks[series]
+        normal = _find_normal([place for place, _, _ in stack])
+
+        def key(
+            entry: tuple[_Place, FrameSource, int], normal: np.ndarray | None = normal
+        ) -> tuple[float, float, int, int]:
+            place, source, _ = entry
+            along = 0.0 if normal is None else round(float(normal @ np.array(place.position)), 3)
+            return along, place.number, source.instance, source.frame
+
+        ordered.extend(sorted(stack, key=key))
+    return ordered
+
+
+def _find_normal(places: list[_Place]) -> np.ndarray | None:
+    """Find the normal of a series' frames, or None where they do not lie in parallel planes."""
+    orientations = [place.orientation for place in places if place.position is not None]
+    if len(orientations) < len(places) or None in orientations:
+        return None
+    stacked = np.array(orientations)
+    if np.abs(stacked - stacked[0]).max() > 0.01:
+        return None
+    return np.cross(stacked[0, :3], stacked[0, 3:])
+
+
+def _read_spacing(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
+    """Read row and column spacing: in the patient, or else at the detector (PS3.3 10.7.1.3)."""
+    group = functional_group(ds, frame, "PixelMeasuresSequence")
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        spacing = _finite(group.get(keyword) or ds.get(keyword), 2)
+        if spacing is not None and min(spacing) > 0:
+            return spacing[0], spacing[1]
+    return None
+
+
+def _read_count(ds: pydicom.Dataset, keyword: str) -> int:
+    value = ds.get(keyword)
+    if not isinstance(value, int) or value < 1:
+        raise DicomError(f"{keyword} is missing or not a positive number")
+    return value
+
+
+def _read_order(ds: pydicom.Dataset, keyword: str) -> float:
+    """Read a number to sort by; what has none comes last."""
+    value = ds.get(keyword)
+    return inf if value is None or value == "" else float(value)
+
+
+def _finite(value: object, count: int) -> tuple[float, ...] | None:
+    """Read that many finite numbers, or None."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
+        return None
+    numbers = tuple(float(number) for number in value)
+    return numbers if np.all(np.isfinite(numbers)) else None
