@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from medfuse.config import PrepareSettings, Task
 from medfuse.models.fusion import FUSIONS
-from medfuse.models.heads import HEADS
+from medfuse.models.heads import HEADS, Head
 from medfuse.models.image import ImageEncoder, build_image_encoder
 from medfuse.models.note import NoteEncoder, build_note_encoder
 from medfuse.models.settings import ModelSettings
 from medfuse.models.voice import VoiceEncoder, build_voice_encoder
+from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import MODALITIES, Modality
 
 
@@ -44,7 +45,7 @@ class FusedModel(nn.Module):
         note: NoteEncoder,
         voice: VoiceEncoder,
         fusion: nn.Module,
-        heads: Sequence[nn.Module],
+        heads: Sequence[Head],
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
@@ -121,6 +122,22 @@ class FusedModel(nn.Module):
         logits = torch.cat([head(fused) for head in self.heads], dim=1)
         image, note, voice = (encoded[m].pooled for m in MODALITIES)
         return Outputs(logits, image, note, voice, fused)
+
+    def losses(
+        self,
+        logits: Float[Tensor, "b k"],
+        labels: Float[Tensor, "b c"],
+        weights: Float[Tensor, "b c"] | None = None,
+    ) -> tuple[Float[Tensor, ""], ...]:
+        """Return each task's own loss; labels are laid out as `medfuse.models.heads` says."""
+        losses = []
+        places = zip(self.heads, logit_slices(self.tasks), label_slices(self.tasks), strict=True)
+        for head, (_, k), (_, c) in places:
+            assert isinstance(head, Head)
+            losses.append(
+                head.loss(logits[:, k], labels[:, c], None if weights is None else weights[:, c])
+            )
+        return tuple(losses)
 
 
 def build_model(

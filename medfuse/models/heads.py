@@ -1,37 +1,17 @@
 """The task heads: a fused embedding in, a task's logits out, each with its loss beside it.
 
-Labels of every kind are float (B, C): one column per class of a binary or multilabel task (0 or 1),
-one column otherwise (the class or level counted from 0, or the quantity). NaN means unknown, and so
-does a negative label of a classification; unknown labels cost nothing.
+Labels of every kind are float (B, C) with C = `Task.label_columns`: 0 or 1 for each finding of a
+binary or multilabel task, otherwise the class or level counted from 0, or the quantity. NaN means
+unknown, and so does a negative label of a classification; unknown labels cost nothing. Weights, one
+per label, balance classes or studies.
 """
 
-from typing import Protocol
-
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medfuse.config import Task, TaskKind
-
-
-class Head(Protocol):
-    """What every head offers besides ``forward``."""
-
-    def loss(
-        self,
-        logits: Float[Tensor, "b k"],
-        labels: Float[Tensor, "b c"],
-        weights: Float[Tensor, "b c"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Return the mean loss over known labels, each counted by its weight."""
-        ...
-
-
-def label_columns(task: Task) -> int:
-    """Count the columns that a task's labels take."""
-    yes_no = task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL)
-    return len(task.classes) if yes_no else 1
 
 
 class YesNoHead(nn.Module):
@@ -146,7 +126,9 @@ class RegressionHead(nn.Module):
         return mean_known(losses, known, weights)
 
 
-HEADS: dict[TaskKind, type[YesNoHead | ClassHead | OrdinalHead | RegressionHead]] = {
+Head = YesNoHead | ClassHead | OrdinalHead | RegressionHead
+
+HEADS: dict[TaskKind, type[Head]] = {
     TaskKind.BINARY: YesNoHead,
     TaskKind.MULTILABEL: YesNoHead,
     TaskKind.MULTICLASS: ClassHead,
@@ -157,7 +139,7 @@ HEADS: dict[TaskKind, type[YesNoHead | ClassHead | OrdinalHead | RegressionHead]
 
 def mean_known(
     losses: Float[Tensor, "b c"],
-    known: Tensor,
+    known: Bool[Tensor, "b c"],
     weights: Float[Tensor, "b c"] | None,
 ) -> Float[Tensor, ""]:
     """Average the losses of known labels by weight; zero, with gradients, when none is known."""
