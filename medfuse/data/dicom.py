@@ -191,6 +191,16 @@ def read_identity(ds: pydicom.Dataset) -> Identity:
     return Identity(patient_id, study_uid)
 
 
+def read_file_identity(data: bytes, limits: Limits) -> Identity:
+    """Read whose study a file says it is part of, without copying its pixel data.
+
+    Raises:
+        DicomError: It is not a DICOM file, or it is damaged.
+        LimitError: It is larger, holds more elements or nests deeper than a limit allows.
+    """
+    return read_identity(_read_header(data, limits).ds)
+
+
 def decode_frames(
     images: Sequence[bytes], settings: ImageSettings, limits: Limits
 ) -> tuple[NativeFrame, ...]:

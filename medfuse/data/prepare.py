@@ -6,17 +6,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from medfuse.config import Limits, PrepareSettings
-from medfuse.data.dicom import read_dataset, read_identity
+from medfuse.data.dicom import read_file_identity
 from medfuse.data.image import prepare_images
 from medfuse.data.note import prepare_note
+from medfuse.data.picture import is_picture
 from medfuse.data.voice import is_dicom_voice, prepare_voice
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Batch, Modality, Prepared, Remark, Study
 
 SHORTEST_VOICE = 16
 """Mel frames that every batch has at least, so that a network may stride over time."""
-
-_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")  # they carry no identity
 
 
 def prepare(study: Study, settings: PrepareSettings, tokenizer: Tokenizer) -> Prepared:
@@ -86,7 +85,7 @@ def _check_identity(study: Study, limits: Limits) -> None:
     """Refuse parts of different patients or studies; the message names neither."""
     patients, studies = {study.patient_id}, {study.study_uid}
     for data in _dicom_parts(study):
-        identity = read_identity(read_dataset(data, limits))
+        identity = read_file_identity(data, limits)
         patients.add(identity.patient_id)
         studies.add(identity.study_uid)
     for keyword, found in (("PatientID", patients), ("StudyInstanceUID", studies)):
@@ -99,6 +98,6 @@ def _check_identity(study: Study, limits: Limits) -> None:
 
 
 def _dicom_parts(study: Study) -> Iterator[bytes]:
-    yield from (image for image in study.images if not image.startswith(_PICTURES))
+    yield from (image for image in study.images if not is_picture(image))
     if study.voice is not None and is_dicom_voice(study.voice):
         yield study.voice

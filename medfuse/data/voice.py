@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,6 +28,15 @@ VOICE_OBJECTS = {
 """The DICOM waveform objects that hold sound (PS3.4 B.5)."""
 
 _SCALE = 2 / math.log(FLOOR)
+
+# Kilobits per second by the four bits of an MP3 frame's header, for MPEG 2 and 2.5, and for MPEG 1.
+_MP3_KBPS = (
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+_MP3_SLACK = 4 * 1152  # samples: the header's own frame, the encoder's delay, and padding
+_MP3_MISSES = 10_000  # bytes 0xFF that start no frame; tags and damage bring some
+
 _BLOCK = 2**16  # sample frames decoded at once
 _LOUDEST = 16.0  # times full scale; float samples beyond it are no sound level
 
@@ -50,6 +59,7 @@ class Recording:
         rate_hz: Sample rate it came with.
         channels: Channels it came with.
         clipped: Share of its samples that stand at full scale beside another one that does.
+        complete: Whether all of the file that its header declares is there.
     """
 
     waveform: Float32[np.ndarray, " n"]
@@ -57,6 +67,7 @@ class Recording:
     rate_hz: int
     channels: int
     clipped: float
+    complete: bool = True
 
 
 def decode_voice(data: bytes, limits: Limits) -> Recording:
@@ -139,6 +150,9 @@ def prepare_voice(
     if recording.clipped > settings.clipped_share:
         message = f"The recording is clipped: {recording.clipped:.1%} of its samples."
         remarks.append(Remark(Modality.VOICE, "voice-clipped", message))
+    if not recording.complete:
+        message = "The recording's file breaks off before the end that its header declares."
+        remarks.append(Remark(Modality.VOICE, "voice-incomplete", message))
     if recording.rate_hz < 2 * settings.high_hz:
         message = (
             f"The recording was made at {recording.rate_hz} Hz; it holds nothing above "
@@ -167,11 +181,29 @@ def _decode_file(data: bytes, limits: Limits) -> Recording:
                     f"the recording's format {file.format} is not read; expected WAV, FLAC, OGG "
                     "or MP3"
                 )
-            _check_declared(file.frames, file.samplerate, file.channels, limits)
+            mp3 = file.format == "MP3"
+            declared = _count_mp3(data, limits) if mp3 else file.frames
+            _check_declared(declared, file.samplerate, file.channels, limits)
             full_scale = _FULL_SCALE.get(file.subtype, _FULL_SCALE_ELSE)
-            return _gather(_read_blocks(file), file.samplerate, file.channels, full_scale, limits)
+            recording = _gather(
+                _read_blocks(file), file.samplerate, file.channels, full_scale, limits
+            )
     except soundfile.SoundFileError as error:
         raise VoiceError("the recording cannot be decoded: its file is damaged") from error
+    if mp3 and recording.duration_s * recording.rate_hz < declared - _MP3_SLACK:
+        raise VoiceError(
+            "the MP3 holds more sound than its header tells, or is damaged; send it as WAV or FLAC"
+        )
+    return replace(recording, complete=mp3 or _is_complete(data))
+
+
+def _is_complete(data: bytes) -> bool:
+    """Tell whether a WAV file is as long as its first chunk says; others are taken as complete.
+
+    A writer that can't go back, such as one into a pipe, leaves 0 or a number near 2**31 or 2**32.
+    """
+    size = int.from_bytes(data[4:8], "little")
+    return not data.startswith(b"RIFF") or size >= 0x7FFF_0000 or 8 + size <= len(data) + 1
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -227,6 +259,41 @@ def _gather(
         channels=channels,
         clipped=clipped / (frames * channels),
     )
+
+
+def _count_mp3(data: bytes, limits: Limits) -> int:
+    """Count the samples in an MP3's frames, up to the limit (ISO/IEC 11172-3 and 13818-3, 2.4.1).
+
+    libsndfile has only an estimate where the header does not give the length, and stops there.
+    """
+    samples, misses = 0, 0
+    at = 10 + _read_tag_size(data) if data.startswith(b"ID3") else 0
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        version, layer = data[at + 1] >> 3 & 3, data[at + 1] >> 1 & 3
+        bit_rate, rate = data[at + 2] >> 4, data[at + 2] >> 2 & 3
+        sync = data[at + 1] >= 0xE0 and version != 1 and layer == 1  # 1 stands for layer III
+        if not sync or bit_rate in {0, 15} or rate == 3:
+            at += 1
+            misses += 1
+            if misses > _MP3_MISSES:
+                raise VoiceError("the recording cannot be decoded: its MP3 frames are damaged")
+            continue
+        kbps, halvings = _MP3_KBPS[version == 3][bit_rate], {3: 0, 2: 1, 0: 2}[version]
+        rate_hz = (44_100, 48_000, 32_000)[rate] >> halvings
+        length = 1152 if version == 3 else 576
+        samples += length
+        if samples > limits.audio_s * rate_hz:
+            break
+        at += length // 8 * 1000 * kbps // rate_hz + (data[at + 2] >> 1 & 1)
+    return samples
+
+
+def _read_tag_size(data: bytes) -> int:
+    """Read the size of an ID3v2 tag: four times seven bits."""
+    size = 0
+    for byte in data[6:10]:
+        size = size << 7 | byte & 0x7F
+    return size
 
 
 def _check_declared(frames: int, rate_hz: int, channels: int, limits: Limits) -> None:
