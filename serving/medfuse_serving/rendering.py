@@ -1,0 +1,201 @@
+"""A study and its answer in, HTML for the page out; every text escaped, every pixel lossless."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+import numpy as np
+import soundfile
+from jaxtyping import Float, Float32, UInt8
+from PIL import Image
+
+from medfuse.bundle import NOTICE
+from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, PrepareSettings, TaskKind
+from medfuse.data.dicom import choose_frames, decode_frame
+from medfuse.data.note import decode_note, find_sections
+from medfuse.data.voice import Recording, decode_voice
+from medfuse.headings import section_of
+from medfuse.types import MODALITIES
+from medfuse_serving.answer import Answer, TaskAnswer, format_probability
+
+WAVE_POINTS = 300
+"""Bars of a recording's outline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame as the page shows it.
+
+    Attributes:
+        png: The windowed image as 8-bit greyscale, lossless.
+        caption: Size and spacing.
+    """
+
+    png: bytes
+    caption: str
+
+
+def to_display(image: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Give an image in [0, 1] the nearest of a screen's 256 grey values."""
+    grey: UInt8[np.ndarray, "h w"] = np.rint(image * 255).astype(np.uint8)
+    return grey
+
+
+def render_frames(images: Sequence[bytes], settings: PrepareSettings) -> tuple[Frame, ...]:
+    """Decode the frames that the model reads, at native size.
+
+    Raises:
+        InputError: They can't be decoded.
+    """
+    frames = []
+    choice = choose_frames(images, settings.image, settings.limits)
+    for number, source in enumerate(choice.sources, start=1):
+        native = decode_frame(images, source, settings.image, settings.limits)
+        rows, columns = native.image.shape
+        caption = f"{columns} \N{MULTIPLICATION SIGN} {rows} pixels"
+        if native.spacing_mm:
+            caption += f" of {native.spacing_mm[0]:.3g} mm"
+        if len(choice.sources) > 1:
+            caption = f"Frame {number} of {len(choice.sources)} that are read · {caption}"
+        png = io.BytesIO()
+        Image.fromarray(to_display(native.image)).save(png, format="PNG", compress_level=1)
+        frames.append(Frame(png.getvalue(), caption))
+    return tuple(frames)
+
+
+def frame_html(frame: Frame) -> str:
+    """Show one frame, fitted to the page, with a switch to its native size."""
+    source = _data("image/png", frame.png)
+    return (
+        '<figure class="mf-frame"><input type="checkbox" id="mf-native">'
+        f'<div class="mf-screen"><img alt="Image of the study" src="{source}"></div>'
+        f'<figcaption><label for="mf-native">Native size</label> {escape(frame.caption)}. '
+        "8-bit grey for display, not for diagnosis.</figcaption></figure>"
+    )
+
+
+def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
+    """Show a note by its recognised sections, saying which the model does not read.
+
+    Raises:
+        InputError: It can't be decoded.
+    """
+    text = decode_note(data, limits, settings.legacy_encoding)
+    excluded = {section_of(name, settings.headings) for name in settings.exclude_sections}
+    included = {section_of(name, settings.headings) for name in settings.include_sections}
+    parts = []
+    for section in find_sections(text, settings.headings):
+        body = text[section.body : section.end].strip()
+        if not body:
+            continue
+        names = set(section.names)
+        read = (not included or names & included) and not names & excluded
+        parts.append(
+            f'<section class="mf-section{"" if read else " mf-unread"}">'
+            f"<h4>{_text(' and '.join(section.names).capitalize())}"
+            f"{'' if read else '<span>not read by the model</span>'}</h4>"
+            f"<p>{_text(body)}</p></section>"
+        )
+    return f'<div class="mf-note">{"".join(parts)}</div>'
+
+
+def voice_html(data: bytes, limits: Limits) -> str:
+    """Show a recording's outline with a player.
+
+    Raises:
+        InputError: It can't be decoded.
+    """
+    recording = decode_voice(data, limits)
+    source = _data("audio/wav", _to_wav(recording))
+    caption = f"{recording.duration_s:.1f} s, at {SAMPLE_RATE // 1000} kHz as the model hears it"
+    return (
+        f'<div class="mf-voice">{_outline(recording.waveform)}'
+        f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p></div>'
+    )
+
+
+def answer_html(answer: Answer) -> str:
+    """Show an answer: bars with numbers, what it rests on, remarks and the model's digest."""
+    used = "".join(
+        f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
+        f"{'used' if m in answer.used else 'not given'}</li>"
+        for m in MODALITIES
+    )
+    remarks = "".join(
+        f"<li><b>{remark.modality.capitalize()}.</b> {_text(remark.message)}</li>"
+        for remark in answer.remarks
+    )
+    return (
+        f'<div class="mf-answer">{"".join(_task_html(task) for task in answer.tasks)}'
+        f'<ul class="mf-modalities">{used}</ul>'
+        + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
+        + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
+    )
+
+
+def problem_html(message: str) -> str:
+    """Show why something can't be used."""
+    return f'<div class="mf-problem" role="alert"><b>Cannot be used.</b> {_text(message)}</div>'
+
+
+def empty_html(message: str) -> str:
+    """Say what will stand in an empty place."""
+    return f'<p class="mf-empty">{_text(message)}</p>'
+
+
+def header_html() -> str:
+    """Name the page, with the notice."""
+    return f'<header class="mf-header"><h1>medfuse</h1><p role="note">{_text(NOTICE)}</p></header>'
+
+
+def _task_html(task: TaskAnswer) -> str:
+    title = f"<h3>{_text(task.name.replace('_', ' ').capitalize())}</h3>"
+    if task.kind is TaskKind.REGRESSION:
+        value = f"{task.value:.4g} {task.unit or ''}".strip()
+        return f'{title}<p class="mf-value">{_text(value)}</p>'
+    rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
+    return (
+        f'{title}<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
+        '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
+        "</div></div>"
+    )
+
+
+def _bar_html(name: str, probability: float) -> str:
+    return (
+        f'<div class="mf-bar" role="row"><span role="cell">{_text(name.replace("_", " "))}</span>'
+        f'<span class="mf-track" aria-hidden="true"><i style="width:{100 * probability:.2f}%"></i>'
+        f'</span><b role="cell">{escape(format_probability(probability))}</b></div>'
+    )
+
+
+def _outline(waveform: Float[np.ndarray, " n"]) -> str:
+    """Draw a waveform's peaks as one SVG path."""
+    edges = np.linspace(0, len(waveform), WAVE_POINTS + 1).astype(int)
+    peaks = [float(np.abs(waveform[a:b]).max(initial=0.0)) for a, b in pairwise(edges.tolist())]
+    path = "".join(f"M{x} {50 - 48 * p:.1f}V{50 + 48 * p:.1f}" for x, p in enumerate(peaks))
+    return (
+        f'<svg viewBox="0 0 {WAVE_POINTS} 100" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="{path}"/></svg>'
+    )
+
+
+def _to_wav(recording: Recording) -> bytes:
+    wav = io.BytesIO()
+    soundfile.write(wav, recording.waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return wav.getvalue()
+
+
+def _data(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _text(text: str) -> str:
+    """Escape text for HTML, and the signs that Gradio's own templates read."""
+    return "".join(_TEMPLATE_SIGNS.get(c, c) for c in escape(text))
+
+
+_TEMPLATE_SIGNS = {c: f"&#{ord(c)};" for c in "${}`\\"}

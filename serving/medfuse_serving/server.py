@@ -1,0 +1,53 @@
+"""A bundle in, a running server out: the page and the HTTP door on one port."""
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+
+from medfuse_serving.api import build_api
+from medfuse_serving.page import mount_page
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.studies import StudyFiles, find_studies
+
+
+def build_app(predictor: Predictor, examples: tuple[StudyFiles, ...], upload_bytes: int) -> FastAPI:
+    """Put the page and the HTTP door into one app."""
+    return mount_page(build_api(predictor, upload_bytes), predictor, examples)
+
+
+def run_server(
+    bundle: Path,
+    *,
+    host: str,
+    port: int,
+    examples: Path | None,
+    upload_bytes: int,
+    provider: str | None,
+    strict: bool,
+) -> None:
+    """Serve a bundle until interrupted, after it has answered its golden study.
+
+    Raises:
+        BundleError: The bundle or this machine isn't fit to answer.
+        InputError: The examples' folder has no studies.
+    """
+    found = find_studies(examples) if examples else ()
+    predictor = Predictor(bundle, provider, strict)
+    predictor.check_golden()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for library in ("pydicom", "httpx"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # they quote what they read
+    with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        app = build_app(predictor, found, upload_bytes)
+        Console(highlight=False).print(
+            f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "
+            f"(documentation at /docs); Ctrl-C stops it"
+        )
+        # The access log would hold uploads' names, so api.py logs predictions itself.
+        uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
