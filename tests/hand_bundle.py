@@ -199,7 +199,7 @@ def make_bundle(folder: Path, graph: bytes | None = None, shift: float = 0.0) ->
         scale=1.0,
         tolerance=1e-4,
     )
-    zero = SubsetParity(cases=1, logits=0, embeddings=0, onnx_to_float64=0, torch_to_float64=0)
+    zero = SubsetParity(studies=1, logits=0, embeddings=0, onnx_to_float64=0, torch_to_float64=0)
     manifest = Manifest(
         created=datetime(2026, 1, 1, tzinfo=UTC),
         opset=17,
@@ -219,7 +219,8 @@ def make_bundle(folder: Path, graph: bytes | None = None, shift: float = 0.0) ->
         checkpoint="0" * 64,
         training_data="0" * 64,
         metrics={},
-        versions={},
+        trained_with={},
+        exported_with={},
     )
     contents = {
         GRAPH: graph or make_graph(),

@@ -93,6 +93,11 @@ def format_probability(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def format_value(task: TaskAnswer) -> str:
+    """Write a regression's estimate with its unit."""
+    return f"{task.value:.4g} {task.unit or ''}".strip()
+
+
 def _to_task_answer(prediction: TaskPrediction) -> TaskAnswer:
     task = prediction.task
     names = () if task.kind is TaskKind.REGRESSION else task.classes

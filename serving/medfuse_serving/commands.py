@@ -198,9 +198,13 @@ def answer_studies(
 def print_answer(answer: "Answer", console: Console) -> None:
     """Print an answer for reading: bars with numbers, what it rests on, and the notice."""
     from medfuse.types import MODALITIES
+    from medfuse_serving.answer import format_value
 
     for task in answer.tasks:
-        console.print(_task_table(task))
+        if task.kind is TaskKind.REGRESSION:
+            console.print(f"{task.name}  {format_value(task)}", markup=False)
+        else:
+            console.print(_task_table(task))
     unused = [m for m in MODALITIES if m not in answer.used]
     console.print(
         f"used    {', '.join(answer.used)}" + (f"   (no {', '.join(unused)})" if unused else "")
@@ -215,10 +219,6 @@ def _task_table(task: "TaskAnswer") -> Table:
     from medfuse_serving.answer import format_probability
 
     table = Table(box=None, pad_edge=False, title=task.name, title_justify="left")
-    if task.kind is TaskKind.REGRESSION:
-        table.add_column("value", justify="right")
-        table.add_row(f"{task.value:.4g} {task.unit or ''}".strip())
-        return table
     table.add_column("finding" if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL) else "class")
     table.add_column("probability", justify="right")
     table.add_column("")

@@ -19,7 +19,7 @@ from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
 from medfuse.headings import section_of
 from medfuse.types import MODALITIES
-from medfuse_serving.answer import Answer, TaskAnswer, format_probability
+from medfuse_serving.answer import Answer, TaskAnswer, format_probability, format_value
 
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
@@ -154,8 +154,7 @@ def header_html() -> str:
 def _task_html(task: TaskAnswer) -> str:
     title = f"<h3>{_text(task.name.replace('_', ' ').capitalize())}</h3>"
     if task.kind is TaskKind.REGRESSION:
-        value = f"{task.value:.4g} {task.unit or ''}".strip()
-        return f'{title}<p class="mf-value">{_text(value)}</p>'
+        return f'{title}<p class="mf-value">{_text(format_value(task))}</p>'
     rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
     return (
         f'{title}<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
