@@ -57,19 +57,20 @@ class ArraySpec(Settings):
 
 
 class SubsetParity(Settings):
-    """How the graph compares with the torch model where one subset of modalities is present.
+    """How the graph compares with the torch model on studies with one subset of modalities.
 
-    Every figure is the largest absolute difference of any element in any case of the sweep,
+    Every figure is the largest absolute difference of any element for any such study of the sweep,
     divided by the output's scale: its largest absolute value in the whole sweep, by torch.
 
     Attributes:
+        studies: How many were compared.
         logits: Graph in ONNX Runtime against torch, both float32.
         embeddings: The same for the embeddings and the fused vector, the worst of them.
         onnx_to_float64: Logits of the graph against the torch model in float64.
         torch_to_float64: Logits of the torch model in float32 against itself in float64.
     """
 
-    cases: int = Field(gt=0)
+    studies: int = Field(gt=0)
     logits: float = Field(ge=0)
     embeddings: float = Field(ge=0)
     onnx_to_float64: float = Field(ge=0)
@@ -94,7 +95,7 @@ class SizeParity(Settings):
     logits: float = Field(ge=0)
 
 
-class Parity(Settings):
+class ParityReport(Settings):
     """The graph against the torch model it was made from, on studies no training has seen."""
 
     tolerance: float = Field(gt=0, description="what every relative difference was held to")
@@ -117,11 +118,13 @@ class Manifest(Settings):
     prepare: PrepareSettings
     tasks: tuple[Task, ...] = Field(min_length=1)
     calibration: Calibration
-    parity: Parity
+    parity: ParityReport
     model: dict[str, JsonValue] = Field(description="the network's settings, for the record")
-    training_data: str | None = Field(description="digest of the cohort the model was trained on")
+    checkpoint: Sha256 = Field(description="digest of the checkpoint this was exported from")
+    training_data: str = Field(description="digest of the cohort the model was trained on")
     metrics: dict[str, JsonValue] = Field(description="the checkpoint's figures, for the record")
-    versions: dict[str, str] = Field(description="libraries that trained and exported the model")
+    trained_with: dict[str, str] = Field(description="libraries and their versions")
+    exported_with: dict[str, str] = Field(description="likewise; ONNX Runtime is that of parity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
         BundleError: ``path`` holds something that isn't a bundle, or a name doesn't fit one.
     """
     path = path.resolve()
-    _check_replaceable(path)
+    check_place(path)
     records = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
         for name, data in sorted(contents.items())
@@ -219,7 +222,7 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
             (staging / name).write_bytes(data)
         (staging / MANIFEST).write_bytes(format_manifest(manifest))
         open_bundle(staging)
-        _check_replaceable(path)
+        check_place(path)
         if path.exists():
             old = staging.with_name(f"{staging.name}.old")
             path.rename(old)
@@ -232,16 +235,12 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
     return open_bundle(path)
 
 
-def format_manifest(manifest: Manifest) -> bytes:
-    """Write a manifest as JSON, the same bytes for the same manifest."""
-    text = json.dumps(
-        manifest.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False
-    )
-    return (text + "\n").encode()
+def check_place(path: Path) -> None:
+    """Check that a bundle may be written to a path: nothing is there, or another bundle.
 
-
-def _check_replaceable(path: Path) -> None:
-    """Refuse to write over anything that a bundle's own files don't make up wholly."""
+    Raises:
+        BundleError: Something is there that is not wholly a bundle's own.
+    """
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
@@ -254,6 +253,14 @@ def _check_replaceable(path: Path) -> None:
             f"{path}: there is something here that is not a bundle, and it is left alone; choose "
             "another place or remove it first"
         )
+
+
+def format_manifest(manifest: Manifest) -> bytes:
+    """Write a manifest as JSON, the same bytes for the same manifest."""
+    text = json.dumps(
+        manifest.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False
+    )
+    return (text + "\n").encode()
 
 
 def _read_manifest_bytes(path: Path) -> bytes:
