@@ -26,8 +26,7 @@ _START_OF_TILE_PART = b"\xff\x90"
 _SMALLEST_BLOCK = (
     8  # 2^8 samples; writers use 2^10 to 2^12, and each block costs the decoder a record
 )
-_PACKBITS_RATIO = 64
-"""Two bytes of a PackBits segment become 128 at most (PS3.5 G.3.1)."""
+_END = b"\xff\xd9"  # of an image in JPEG and JPEG-LS, of a codestream in JPEG 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ def check_codestream(
             raise DicomError(f"transfer syntax {syntax.name} is not supported")
     except (struct.error, IndexError) as error:
         raise DicomError("an encoded frame ends within its header") from error
+    if _END not in frame[-16:]:  # writers pad with one or more bytes of any kind
+        raise DicomError("an encoded frame is cut off before its end marker")
     if actual != declared:
         raise DicomError(
             f"an encoded frame is {actual.rows} x {actual.columns} x {actual.samples}, "
@@ -157,15 +158,35 @@ def _find_codestream(frame: bytes) -> int:
 
 
 def _check_rle(frame: bytes, declared: Shape, bits_allocated: int) -> None:
-    """Check a frame's segments against the declared size (PS3.5 G.4 and G.5)."""
+    """Check that each segment expands to just the declared size (PS3.5 G.3 to G.5).
+
+    The decoder writes a longer segment past its array's end and aborts, so this is not left to it.
+    """
     count, *offsets = struct.unpack_from("<16L", frame)
     planes = declared.samples * max(bits_allocated // 8, 1)
-    if count != planes:
+    if count != planes or planes > 15:
         raise DicomError(f"an RLE frame has {count} segments; its file declares {planes}")
-    edges = [*offsets[:count], len(frame)]
-    plane_bytes = declared.rows * declared.columns
-    for left, right in itertools.pairwise(edges):
-        if not 64 <= left <= right:
+    plane_bits = declared.rows * declared.columns * min(bits_allocated, 8)
+    plane_bytes = (plane_bits + 7) // 8
+    for left, right in itertools.pairwise([*offsets[:count], len(frame)]):
+        if not 64 <= left <= right <= len(frame):
             raise DicomError("an RLE frame's segments are out of order")
-        if plane_bytes > _PACKBITS_RATIO * (right - left):
-            raise DicomError("an RLE frame is too short for the size its file declares")
+        if _expand_length(frame[left:right], plane_bytes) != plane_bytes:
+            raise DicomError("an RLE frame does not expand to the size its file declares")
+
+
+def _expand_length(segment: bytes, most: int) -> int:
+    """Count the bytes that a PackBits segment becomes, and give up beyond ``most``."""
+    size = len(segment)
+    if size > 2 * most + 2:  # no encoder spends more than two bytes on one
+        return most + 1
+    total = position = 0
+    while position < size and total <= most:
+        head = segment[position]
+        if head < 128:
+            total += min(head + 1, size - position - 1)
+            position += head + 2
+        else:
+            total += 257 - head if head > 128 and position + 1 < size else 0
+            position += 2 if head > 128 else 1
+    return total

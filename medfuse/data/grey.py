@@ -417,10 +417,10 @@ def _as_stored(number: float, values: Num[np.ndarray, "rows columns"]) -> float:
     """Bring a padding value whose sign the writer lost into the range of the stored values."""
     if values.dtype.kind == "f" or not np.isfinite(number):
         return number
-    bits = 8 * values.dtype.itemsize
-    top = 2 ** (bits - 1) if values.dtype.kind == "i" else 2**bits
-    wrapped = int(number) % 2**bits
-    return wrapped if wrapped < top else wrapped - 2**bits
+    whole = 1 << 8 * values.dtype.itemsize
+    top = whole // 2 if values.dtype.kind == "i" else whole
+    wrapped = int(number) % whole
+    return wrapped if wrapped < top else wrapped - whole
 
 
 def _numbers(ds: Dataset, keyword: str) -> list[float]:
