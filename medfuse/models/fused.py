@@ -13,6 +13,7 @@ from medfuse.models.heads import HEADS, Head
 from medfuse.models.image import ImageEncoder, build_image_encoder
 from medfuse.models.note import NoteEncoder, build_note_encoder
 from medfuse.models.settings import ModelSettings
+from medfuse.models.tokens import Tokens
 from medfuse.models.voice import VoiceEncoder, build_voice_encoder
 from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import MODALITIES, Modality
@@ -113,11 +114,20 @@ class FusedModel(nn.Module):
         self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]
     ) -> Outputs:
         """Answer from what `extract` gave; the masks are those of the raw values."""
-        encoded = {
+        return self.fuse(self.encode(features, masks))
+
+    def encode(
+        self, features: Mapping[Modality, Tensor], masks: Mapping[Modality, Tensor]
+    ) -> dict[Modality, Tokens]:
+        """Bring each modality's features to tokens, alone of the others."""
+        return {
             Modality.IMAGE: self.image(features[Modality.IMAGE], masks[Modality.IMAGE]),
             Modality.NOTE: self.note(features[Modality.NOTE], masks[Modality.NOTE]),
             Modality.VOICE: self.voice(features[Modality.VOICE], masks[Modality.VOICE]),
         }
+
+    def fuse(self, encoded: dict[Modality, Tokens]) -> Outputs:
+        """Fuse encoded modalities and answer every task."""
         fused = self.fusion(encoded)
         logits = torch.cat([head(fused) for head in self.heads], dim=1)
         image, note, voice = (encoded[m].pooled for m in MODALITIES)
