@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import entry_points
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -9,6 +10,24 @@ from rich.console import Console
 from medfuse.errors import MedfuseError
 
 GROUP = "medfuse.commands"
+
+EXTRAS = {
+    "captum": "train",
+    "fastapi": "serve",
+    "gradio": "serve",
+    "lightning": "train",
+    "matplotlib": "train",
+    "monai": "train",
+    "onnx": "export",
+    "onnxruntime": "serve",
+    "onnxscript": "export",
+    "safetensors": "train",
+    "sklearn": "train",
+    "torch": "train",
+    "transformers": "train",
+    "uvicorn": "serve",
+}
+"""The extra that brings a library which only some commands need."""
 
 
 def build_app() -> typer.Typer:
@@ -35,7 +54,14 @@ def main() -> None:
     try:
         build_app()()
     except MedfuseError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"medfuse: {error}", markup=False, highlight=False
-        )
-        sys.exit(1)
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        _fail(f"this command needs {error.name}, which pip install 'medfuse[{extra}]' brings")
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(f"medfuse: {message}", markup=False, highlight=False)
+    sys.exit(1)
