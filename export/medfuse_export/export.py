@@ -1,0 +1,147 @@
+"""A checkpoint in; a bundle out whose graph was shown to answer as the model does."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from pydantic import JsonValue
+
+from medfuse.bundle import (
+    GOLDEN_ANSWER,
+    GRAPH,
+    MODEL_CARD,
+    TOKENIZER,
+    Manifest,
+    ParityReport,
+    check_place,
+    write_bundle,
+)
+from medfuse.data.prepare import collate, prepare
+from medfuse.golden import GoldenAnswer, keep
+from medfuse.models.settings import ModelSettings
+from medfuse.synthetic.options import CohortOptions
+from medfuse.synthetic.study import make_study
+from medfuse.training.checkpoint import Checkpoint, load_checkpoint
+from medfuse.trust.calibration import answer
+from medfuse.types import SUBSETS, Study, subset_name
+from medfuse_export.graph import OPSET, export_graph, input_specs, output_specs
+from medfuse_export.model_card import write_model_card
+from medfuse_export.parity import TOLERANCE, check_parity, measure_parity, run_torch
+
+Progress = Callable[[str, float], None]
+"""Told a step's name and how much of it is done, from 0 to 1."""
+
+UNSEEN = 1_000_000
+"""The first number of a synthetic study that no cohort can hold, whatever its seed: the most that
+`CohortOptions.studies` allows. The golden study is this one, and parity is measured on the next."""
+
+POOL = 6
+GOLDEN_TOLERANCE = 1e-4
+
+
+def export_bundle(
+    checkpoint: Path, bundle: Path, progress: Progress, *, tolerance: float = TOLERANCE
+) -> ParityReport:
+    """Export a checkpoint, measure the graph against the model, and write the bundle if they agree.
+
+    Args:
+        checkpoint: A folder that training wrote.
+        bundle: The folder to make. A bundle that is there is replaced, but only by a good one.
+        progress: Called at the start, during and at the end of each step.
+        tolerance: Largest difference of any output relative to its scale.
+
+    Raises:
+        TrainingError: ``checkpoint`` is not one, or was altered.
+        BundleError: ``bundle`` holds something that isn't a bundle.
+        ExportError: The model can't be written as ONNX, or the graph doesn't agree with it.
+    """
+    check_place(bundle)
+    progress("load", 0.0)
+    loaded = load_checkpoint(checkpoint)
+    model, settings = loaded.model.eval().requires_grad_(False), loaded.prepare
+    golden, *pool = (make_study(CohortOptions(), UNSEEN + i).study for i in range(1 + POOL))
+    prepared = [prepare(study, settings, loaded.tokenizer) for study in pool]
+    progress("load", 1.0)
+
+    progress("graph", 0.0)
+    inputs = input_specs(settings)
+    outputs = output_specs(loaded.tasks, loaded.model_settings.width)
+    graph = export_graph(model, inputs, outputs)
+    progress("graph", 1.0)
+
+    progress("parity", 0.0)
+    report = measure_parity(
+        graph, model, settings, prepared, tolerance, lambda done: progress("parity", done)
+    )
+    check_parity(report)
+
+    progress("write", 0.0)
+    manifest = Manifest(
+        created=datetime.now(UTC).replace(microsecond=0),
+        opset=OPSET,
+        inputs=inputs,
+        outputs=outputs,
+        prepare=settings,
+        tasks=loaded.tasks,
+        calibration=loaded.calibration,
+        parity=report,
+        model=_portable(loaded.model_settings),
+        checkpoint=loaded.digest,
+        training_data=loaded.record.cohort_digest,
+        metrics=loaded.metrics,
+        trained_with=loaded.record.versions,
+        exported_with=_versions(),
+    )
+    contents = {
+        GRAPH: graph,
+        TOKENIZER: (loaded.folder / TOKENIZER).read_bytes(),
+        MODEL_CARD: write_model_card(manifest).encode(),
+        **_make_golden(golden, loaded, report.scale["logits"]),
+    }
+    write_bundle(bundle, contents, manifest)
+    progress("write", 1.0)
+    return report
+
+
+def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str, bytes]:
+    """Answer the golden study with the torch model, once per subset of its modalities."""
+    assert study.note is not None
+    assert study.voice is not None
+    images = {f"golden/image_{i}.dcm": data for i, data in enumerate(study.images)}
+    parts = {**images, "golden/note.txt": study.note, "golden/voice.wav": study.voice}
+    logits: dict[str, tuple[float, ...]] = {}
+    probabilities: dict[str, tuple[float, ...]] = {}
+    for subset in SUBSETS:
+        one = prepare(keep(study, subset), checkpoint.prepare, checkpoint.tokenizer)
+        raw = run_torch(checkpoint.model, collate([one], checkpoint.prepare))[0][0]
+        answers = answer(checkpoint.tasks, raw, checkpoint.calibration)
+        chances = np.concatenate([task.probabilities for task in answers])
+        logits[subset_name(subset)] = tuple(map(float, raw))
+        probabilities[subset_name(subset)] = tuple(map(float, chances))
+    expected = GoldenAnswer(
+        images=tuple(images),
+        note="golden/note.txt",
+        voice="golden/voice.wav",
+        targets=tuple(target for task in checkpoint.tasks for target in task.targets),
+        logits=logits,
+        probabilities=probabilities,
+        scale=scale,
+        tolerance=GOLDEN_TOLERANCE,
+    )
+    return {**parts, GOLDEN_ANSWER: (expected.model_dump_json(indent=2) + "\n").encode()}
+
+
+def _portable(settings: ModelSettings) -> dict[str, JsonValue]:
+    """Name files of this machine by their last part alone."""
+    return {
+        key: Path(value).name if key in ("note", "image_weights") and value else value
+        for key, value in settings.model_dump(mode="json").items()
+    }
+
+
+def _versions(names: Sequence[str] = ("medfuse", "torch", "onnx", "onnxscript")) -> dict[str, str]:
+    # By module, since the package is onnxruntime or onnxruntime-gpu.
+    return {name: version(name) for name in names} | {"onnxruntime": onnxruntime.__version__}

@@ -1,0 +1,94 @@
+"""A manifest in; the model card out, for people to read before they trust an answer."""
+
+from medfuse.bundle import Manifest, ParityReport
+
+
+def write_model_card(manifest: Manifest) -> str:
+    """Describe a model in Markdown: what it is for, what it was trained on, how well it does.
+
+    The headings are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a
+    manifest can fill them.
+    """
+    parts = [
+        "# Model card",
+        f"**{manifest.notice}**",
+        "## Model\n\n"
+        "One network reads a study's images, note and voice, whichever of them are there, and "
+        "answers the tasks below. This folder is its export to ONNX by "
+        f"medfuse {manifest.exported_with['medfuse']} on {manifest.created:%Y-%m-%d}.\n\n"
+        + _list({key: str(value) for key, value in manifest.model.items() if value is not None}),
+        "## Intended use\n\n"
+        "Research, and evaluation by the hospital that runs it, on studies like those it was "
+        "trained on. An answer is a probability to weigh beside everything else that is known of a "
+        "patient. A missing modality is not evidence of anything: the answer then rests on the "
+        "others, and says so.",
+        "## Tasks\n\n" + _tasks(manifest),
+        "## Input\n\n" + _input(manifest),
+        "## Training data\n\n"
+        f"Cohort with SHA-256 digest `{manifest.training_data}` (its rows, labels, splits and "
+        f"files), by way of checkpoint `{manifest.checkpoint}`.",
+        "## Metrics\n\n" + _metrics(manifest),
+        "## Parity with the trained model\n\n" + parity_table(manifest.parity),
+        "## Versions\n\n"
+        "Trained with " + _join(manifest.trained_with) + "; exported with "
+        f"{_join(manifest.exported_with)}; ONNX opset {manifest.opset}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def parity_table(parity: ParityReport) -> str:
+    """Tabulate parity by subset of modalities, in Markdown."""
+    rows = [
+        f"| {name} | {p.studies} | {p.logits:.1e} | {p.embeddings:.1e} | {p.onnx_to_float64:.1e} "
+        f"| {p.torch_to_float64:.1e} |"
+        for name, p in parity.subsets.items()
+    ]
+    return "\n".join(
+        (
+            "Largest difference on synthetic studies that no training has seen, relative to the "
+            "largest value of the output in the whole sweep, by torch. Every figure of logits and "
+            f"embeddings is at most {parity.tolerance:.0e}; measured on {parity.provider}.\n",
+            "| present | studies | logits | embeddings | graph to float64 | torch to float64 |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+        )
+    )
+
+
+def _tasks(manifest: Manifest) -> str:
+    rows = []
+    for task in manifest.tasks:
+        for name in task.classes:
+            code = task.codes.get(name)
+            coded = "" if code is None else f"{code.value} ({code.scheme}, {code.meaning})"
+            rows.append(f"| {task.name} | {task.kind} | {name} | {coded} | {task.unit or ''} |")
+    return "\n".join(
+        ("| task | kind | class | code | unit |", "| --- | --- | --- | --- | --- |", *rows)
+    )
+
+
+def _input(manifest: Manifest) -> str:
+    image, note, voice = manifest.prepare.image, manifest.prepare.note, manifest.prepare.voice
+    left_out = ", ".join(note.exclude_sections) or "none"
+    return _list(
+        {
+            "Images": f"DICOM{', PNG, JPEG' if image.pictures else ''}; at most {image.frames} "
+            f"frames, seen at {image.size} by {image.size} pixels",
+            "Note": f"at most {note.word_pieces} word pieces; sections left out: {left_out}",
+            "Voice": f"from {voice.shortest_s:g} s; the first {voice.duration_s:g} s are heard",
+        }
+    )
+
+
+def _metrics(manifest: Manifest) -> str:
+    if not manifest.metrics:
+        return "The checkpoint records none, so nothing is known of how well it answers."
+    return "As the training run measured them: see `metrics` in `manifest.json`."
+
+
+def _list(entries: dict[str, str]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in entries.items())
+
+
+def _join(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

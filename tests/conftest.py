@@ -1,0 +1,45 @@
+"""What tests of several modules share: one small checkpoint and its bundle per run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of an untrained network that is always the same; do not change it."""
+
+    def make(folder: Path) -> None:
+        from tests.tiny import make_checkpoint
+
+        make_checkpoint(folder)
+
+    return _once(tmp_path_factory, "checkpoint", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The bundle exported from `tiny_checkpoint`; do not change it."""
+
+    def make(folder: Path) -> None:
+        from medfuse_export.export import export_bundle
+
+        export_bundle(tiny_checkpoint, folder, lambda step, done: None)
+
+    return _once(tmp_path_factory, "bundle", make)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Make a folder in the first of a run's processes that wants it; the others wait for it."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    # With xdist each process has a folder of its own below the run's.
+    shared = base.parent if base.name.startswith("popen-") else base
+    folder = shared / "tiny" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            make(folder)
+    return folder

@@ -1,0 +1,84 @@
+"""A small network of the full design, untrained but always the same, for tests and tools."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import BertConfig, BertModel
+
+from medfuse.config import (
+    ImageSettings,
+    NoteSettings,
+    PrepareSettings,
+    Task,
+    TaskKind,
+    VoiceSettings,
+)
+from medfuse.models.fused import build_model
+from medfuse.models.settings import ModelSettings
+from medfuse.models.weights import tokenizer_path
+from medfuse.synthetic.world import FINDINGS
+from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
+from medfuse.trust.calibration import Calibration, TargetCalibration
+
+PREPARE = PrepareSettings(
+    image=ImageSettings(size=64),
+    note=NoteSettings(word_pieces=48),
+    voice=VoiceSettings(mel_bands=32, duration_s=4.0),
+)
+TASKS = (
+    Task(name="findings", kind=TaskKind.MULTILABEL, classes=FINDINGS),
+    Task(name="cause", kind=TaskKind.MULTICLASS, classes=("viral", "bacterial", "other")),
+    Task(name="stage", kind=TaskKind.ORDINAL, classes=("mild", "moderate", "severe")),
+    Task(name="age", kind=TaskKind.REGRESSION, classes=("age",), unit="a"),
+)
+CALIBRATION = Calibration(
+    targets={
+        f"findings.{FINDINGS[0]}": TargetCalibration(temperature=1.5),
+        "age.age": TargetCalibration(offset=50.0, scale=15.0),
+    }
+)
+
+
+def make_checkpoint(folder: Path, *, fusion: str = "gated") -> Path:
+    """Write a checkpoint whose network has every part: pretrained image network, a small BERT.
+
+    The transformer is written to ``<folder>-note``, which loading the checkpoint needs.
+    """
+    notes = folder.with_name(f"{folder.name}-note")
+    settings = ModelSettings.model_validate({"note": str(notes), "fusion": fusion, "width": 32})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _write_bert(notes)
+        model = build_model(settings, PREPARE, TASKS, pretrained=True).eval()
+    record = CheckpointRecord(
+        model=settings,
+        prepare=PREPARE,
+        tasks=TASKS,
+        calibration=CALIBRATION,
+        metrics={},
+        cohort_digest="0" * 64,
+        versions=library_versions(),
+    )
+    save_checkpoint(folder, model, record)
+    return folder
+
+
+def _write_bert(folder: Path) -> None:
+    """Write a BERT of two narrow layers in a Hugging Face folder, with MiniLM's word pieces."""
+    folder.mkdir(parents=True)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.2,
+    )
+    bert = BertModel(config, add_pooling_layer=False)
+    save_file(bert.state_dict(), folder / "model.safetensors")
+    text = json.dumps(config.to_dict(), indent=2)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    shutil.copyfile(tokenizer_path(ModelSettings()), folder / "tokenizer.json")
