@@ -1,5 +1,6 @@
 """The page: a study opened or given by hand, shown as it was read, and its answer beside it."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,9 @@ Shown = dict[object, object]
 NO_IMAGE = "No image given."
 NO_NOTE = "No note given."
 NO_VOICE = "No recording given."
-NO_ANSWER = "Open an example or give a study's parts, then press Predict."
+NO_ANSWER = rendering.card_html(
+    "Answer", rendering.empty_html("Open an example or give a study's parts, then press Predict.")
+)
 
 FORGET_S = 600
 """Uploads that were never taken up are deleted after this; the rest are at once."""
@@ -88,30 +91,38 @@ def edit_note(desk: Desk, text: str) -> Desk:
 def show_image(desk: Desk, number: int) -> str:
     """Show the frame with a number from 1, or why there is none."""
     if desk.problem:
-        return rendering.problem_html(desk.problem)
-    if not desk.frames:
-        return rendering.empty_html(NO_IMAGE)
-    return rendering.frame_html(desk.frames[min(max(number, 1), len(desk.frames)) - 1])
+        body = rendering.problem_html(desk.problem)
+    elif not desk.frames:
+        body = rendering.empty_html(NO_IMAGE)
+    else:
+        body = rendering.frame_html(desk.frames[min(max(number, 1), len(desk.frames)) - 1])
+    return rendering.card_html("Image", body)
 
 
 def show_note(desk: Desk, settings: PrepareSettings) -> str:
     """Show the note by sections, or why there is none."""
-    if desk.study.note is None:
-        return rendering.empty_html(NO_NOTE)
     try:
-        return rendering.note_html(desk.study.note, settings.note, settings.limits)
+        body = (
+            rendering.empty_html(NO_NOTE)
+            if desk.study.note is None
+            else rendering.note_html(desk.study.note, settings.note, settings.limits)
+        )
     except InputError as error:
-        return rendering.problem_html(str(error))
+        body = rendering.problem_html(str(error))
+    return rendering.card_html("Note", body)
 
 
 def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     """Show the recording with a player, or why there is none."""
-    if desk.study.voice is None:
-        return rendering.empty_html(NO_VOICE)
     try:
-        return rendering.voice_html(desk.study.voice, settings.limits)
+        body = (
+            rendering.empty_html(NO_VOICE)
+            if desk.study.voice is None
+            else rendering.voice_html(desk.study.voice, settings.limits)
+        )
     except InputError as error:
-        return rendering.problem_html(str(error))
+        body = rendering.problem_html(str(error))
+    return rendering.card_html("Recording", body)
 
 
 def show_answer(predictor: Predictor, study: Study) -> str:
@@ -121,7 +132,12 @@ def show_answer(predictor: Predictor, study: Study) -> str:
         MedfuseError: There is none.
     """
     (prediction,) = predictor.predict([study])
-    return rendering.answer_html(to_answer(prediction))
+    return rendering.card_html("Answer", rendering.answer_html(to_answer(prediction)))
+
+
+def show_refusal(message: str) -> str:
+    """Say in the answer's place why there is none."""
+    return rendering.card_html("Answer", rendering.problem_html(message))
 
 
 def take_up(path: str, most_bytes: int) -> bytes:
@@ -148,7 +164,7 @@ def mount_page(app: FastAPI, predictor: Predictor, examples: Sequence[StudyFiles
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
-        ),
+        ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"),
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -167,13 +183,12 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
     settings = predictor.bundle.manifest.prepare
     page: gr.Blocks
     with gr.Blocks(
-        title="medfuse", analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)
+        title="medfuse", fill_width=True, analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)
     ) as page:
         gr.HTML(rendering.header_html())
         desk = gr.State(Desk(), time_to_live=IDLE_S)
         with gr.Row(elem_classes="mf-columns"):
             with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
-                gr.HTML("<h2>Study</h2>")
                 example = gr.Dropdown(
                     [(files.name, i) for i, files in enumerate(examples)],
                     value=None,
@@ -181,7 +196,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                     visible=bool(examples),
                 )
                 images = gr.File(
-                    label="Images (DICOM)", file_count="multiple", height=120, type="filepath"
+                    label="Images (DICOM)", file_count="multiple", height=104, type="filepath"
                 )
                 note = gr.Textbox(
                     label="Note", lines=5, max_lines=12, placeholder="Type or paste the note"
@@ -190,7 +205,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                 voice = gr.File(
                     label="Recording (WAV, FLAC, OGG, MP3, DICOM)",
                     file_count="single",
-                    height=120,
+                    height=104,
                     type="filepath",
                 )
                 microphone = gr.Audio(
@@ -200,18 +215,14 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                     clear = gr.Button("Clear")
                     ask = gr.Button("Predict", variant="primary")
             with gr.Column(scale=7, min_width=480):
-                gr.HTML("<h2>Answer</h2>")
-                answer = gr.HTML(rendering.empty_html(NO_ANSWER), elem_id="answer")
+                answer = gr.HTML(NO_ANSWER, elem_id="answer")
                 with gr.Row():
                     with gr.Column(min_width=320):
-                        gr.HTML("<h2>Image</h2>")
                         frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
-                        image_view = gr.HTML(rendering.empty_html(NO_IMAGE), elem_id="image")
+                        image_view = gr.HTML(show_image(Desk(), 1), elem_id="image")
                     with gr.Column(min_width=320):
-                        gr.HTML("<h2>Note</h2>")
-                        note_view = gr.HTML(rendering.empty_html(NO_NOTE), elem_id="note")
-                        gr.HTML("<h2>Recording</h2>")
-                        voice_view = gr.HTML(rendering.empty_html(NO_VOICE), elem_id="voice")
+                        note_view = gr.HTML(show_note(Desk(), settings), elem_id="note")
+                        voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
 
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
@@ -223,7 +234,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                 image_view: show_image(desk, 1),
                 note_view: show_note(desk, settings),
                 voice_view: show_voice(desk, settings),
-                answer: rendering.empty_html(NO_ANSWER),
+                answer: NO_ANSWER,
             }
 
         def tell(function: Callable[..., Shown]) -> Callable[..., Shown]:
@@ -234,10 +245,10 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                 try:
                     return function(*values)
                 except MedfuseError as error:
-                    return {answer: rendering.problem_html(str(error))}
+                    return {answer: show_refusal(str(error))}
                 except Exception as error:  # noqa: BLE001 - its text may quote the study
                     log_unforeseen(error)
-                    return {answer: rendering.problem_html(UNFORESEEN.message)}
+                    return {answer: show_refusal(UNFORESEEN.message)}
 
             return told
 
@@ -294,8 +305,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
         microphone.stop_recording(
             add_voice, [microphone, desk, note], [*views, voice, microphone], **quiet
         )
-        stale = rendering.empty_html(NO_ANSWER)
-        note.input(None, None, answer, js=f"() => {stale!r}", **quiet)
+        note.input(None, None, answer, js=f"() => {json.dumps(NO_ANSWER)}", **quiet)
         note.blur(retype_note, [note, desk], [desk, note_view], **quiet)
         frame.input(lambda desk, n: show_image(desk, int(n)), [desk, frame], image_view, **quiet)
         ask.click(predict, [note, desk], [desk, note_view, answer], concurrency_limit=2, **quiet)

@@ -141,6 +141,11 @@ def problem_html(message: str) -> str:
     return f'<div class="mf-problem" role="alert"><b>Cannot be used.</b> {_text(message)}</div>'
 
 
+def card_html(title: str, body: str) -> str:
+    """Put a heading over a part of the page."""
+    return f'<section class="mf-card"><h2>{_text(title)}</h2>{body}</section>'
+
+
 def empty_html(message: str) -> str:
     """Say what will stand in an empty place."""
     return f'<p class="mf-empty">{_text(message)}</p>'
@@ -157,10 +162,16 @@ def _task_html(task: TaskAnswer) -> str:
         return f'{title}<p class="mf-value">{_text(format_value(task))}</p>'
     rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
     return (
-        f'{title}<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
+        f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}</p>'
+        f'<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
         '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
         "</div></div>"
     )
+
+
+def _unit_of(task: TaskAnswer) -> str:
+    names = {TaskKind.MULTICLASS: "class", TaskKind.ORDINAL: "level"}
+    return names.get(task.kind, "finding")
 
 
 def _bar_html(name: str, probability: float) -> str:
