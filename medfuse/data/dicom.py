@@ -437,7 +437,7 @@ def _find_picture(
             "a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"
         )
     rows, columns = read_picture_size(data, limits)
-    place = _Place((inf, "", instance), 0, None, None)
+    place = _Place((inf, "", instance), 0.0, None, None)
     return place, FrameSource(instance, 0, None), 4 * rows * columns
 
 

@@ -75,8 +75,8 @@ class StoredPixels:
     @property
     def span(self) -> tuple[float, float]:
         """The least and the greatest value the stored bits can hold."""
-        half = 2 ** (self.bits_stored - 1)
-        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+        half = 2.0 ** (self.bits_stored - 1)
+        return (-half, half - 1) if self.signed else (0.0, 2 * half - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +338,11 @@ def expand_segments(words: Sequence[int], wide: bool, count: int) -> list[int]:
                         words[position + 2 + place] << (place * (16 if wide else 8))
                         for place in range(size)
                     )
+                    if wide and offset:
+                        # The standard counts bytes, pydicom and GDCM count words.
+                        raise DicomError(
+                            "a segmented palette refers back in a way readers differ on"
+                        )
                     pending += [(position + 2 + size, left, True), (offset, length, False)]
                     break
                 else:
@@ -420,7 +425,7 @@ def _as_stored(number: float, values: Num[np.ndarray, "rows columns"]) -> float:
     whole = 1 << 8 * values.dtype.itemsize
     top = whole // 2 if values.dtype.kind == "i" else whole
     wrapped = int(number) % whole
-    return wrapped if wrapped < top else wrapped - whole
+    return float(wrapped if wrapped < top else wrapped - whole)
 
 
 def _numbers(ds: Dataset, keyword: str) -> list[float]:
