@@ -47,6 +47,9 @@ class Limits(Settings):
     audio_channels: int = Field(default=8, gt=0, description="channels of one recording")
     audio_lowest_hz: int = Field(default=2_000, gt=0, description="lowest sample rate")
     audio_highest_hz: int = Field(default=192_000, gt=0, description="highest sample rate")
+    audio_object_bytes: int = Field(
+        default=64 * 2**20, gt=0, description="bytes of one DICOM audio object, inflated or not"
+    )
     note_bytes: int = Field(default=2**20, gt=0, description="bytes of one note")
 
 

@@ -6,11 +6,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from medfuse.config import Limits, PrepareSettings
-from medfuse.data.dicom import read_file_identity
+from medfuse.data.dicom import Identity, read_file_identity, read_identity
 from medfuse.data.image import prepare_images
 from medfuse.data.note import prepare_note
 from medfuse.data.picture import is_picture
-from medfuse.data.voice import is_dicom_voice, prepare_voice
+from medfuse.data.voice import is_voice_object, prepare_voice, read_voice_object
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Batch, Modality, Prepared, Remark, Study
 
@@ -84,12 +84,11 @@ def _pad(rows: Sequence[np.ndarray | None], padding: np.ndarray) -> tuple[np.nda
 def _check_identity(study: Study, limits: Limits) -> None:
     """Refuse parts of different patients or studies; the message names neither."""
     patients, studies = {study.patient_id}, {study.study_uid}
-    for data in _dicom_parts(study):
-        identity = read_file_identity(data, limits)
+    for identity in _read_identities(study, limits):
         patients.add(identity.patient_id)
         studies.add(identity.study_uid)
     for keyword, found in (("PatientID", patients), ("StudyInstanceUID", studies)):
-        # Leading and trailing spaces are not significant in either (PS3.5 6.2).
+        # Spaces around either, and a UID's trailing NUL, are padding (PS3.5 6.2).
         if len({value.strip(" \0") for value in found if value} - {""}) > 1:
             raise InputError(
                 f"{keyword} differs among the parts of the study; send one patient's study at a "
@@ -97,7 +96,9 @@ def _check_identity(study: Study, limits: Limits) -> None:
             )
 
 
-def _dicom_parts(study: Study) -> Iterator[bytes]:
-    yield from (image for image in study.images if not is_picture(image))
-    if study.voice is not None and is_dicom_voice(study.voice):
-        yield study.voice
+def _read_identities(study: Study, limits: Limits) -> Iterator[Identity]:
+    for image in study.images:
+        if not is_picture(image):
+            yield read_file_identity(image, limits)
+    if study.voice is not None and is_voice_object(study.voice):
+        yield read_identity(read_voice_object(study.voice, limits))

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 import soundfile
 import soxr
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from pydicom import Dataset
 
 from medfuse.config import SAMPLE_RATE, Limits, VoiceSettings
@@ -20,6 +20,9 @@ from medfuse.types import Modality, PreparedVoice, Remark
 
 FLOOR = 1e-10
 """Mel power below which nothing is told apart: -100 dB under a full-scale sine."""
+
+SILENCE = -1.0
+"""The log-mel of silence."""
 
 VOICE_OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.9.4.1": "Basic Voice Audio Waveform Storage",
@@ -84,7 +87,7 @@ def decode_voice(data: bytes, limits: Limits) -> Recording:
         raise LimitError(
             f"the recording has {len(data)} bytes; at most {limits.file_bytes} are read"
         )
-    if is_dicom_voice(data):
+    if is_voice_object(data):
         return _decode_object(data, limits)
     # An MP3 without a tag starts with a frame: eleven bits set.
     frame = len(data) > 1 and data[0] == 0xFF and data[1] >= 0xE0
@@ -94,6 +97,32 @@ def decode_voice(data: bytes, limits: Limits) -> Recording:
             "waveform object"
         )
     return _decode_file(data, limits)
+
+
+def is_voice_object(data: bytes) -> bool:
+    """Tell a DICOM object by its prefix, or without one by its first group number."""
+    return data[128:132] == b"DICM" or data[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}
+
+
+def read_voice_object(data: bytes, limits: Limits) -> Dataset:
+    """Parse a DICOM audio waveform object.
+
+    Parsing copies the samples, so its size has a limit of its own, before and after inflation.
+
+    Raises:
+        LimitError: It is larger than ``limits.audio_object_bytes``, or nests too deep.
+        VoiceError: It is not a DICOM object, or is damaged.
+    """
+    most = limits.audio_object_bytes
+    if len(data) > most:
+        raise LimitError(
+            f"the recording's DICOM object has {len(data)} bytes; at most {most} are read"
+        )
+    inflated = min(most, limits.inflated_bytes)
+    try:
+        return read_dataset(data, limits.model_copy(update={"inflated_bytes": inflated}))
+    except DicomError as error:
+        raise VoiceError(f"the recording's DICOM object cannot be read: {error}") from error
 
 
 def log_mel(
@@ -168,9 +197,16 @@ def prepare_voice(
     return prepared, tuple(remarks)
 
 
-def is_dicom_voice(data: bytes) -> bool:
-    """Tell a DICOM object by its prefix, or without one by its first group number."""
-    return data[128:132] == b"DICM" or data[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}
+def mel_corners_hz(settings: VoiceSettings) -> Float64[np.ndarray, " corners"]:
+    """Give the corners of the mel triangles: band ``i`` peaks at corner ``i + 1``.
+
+    They are evenly spaced on the HTK mel scale, as `log_mel` says; there are two more than bands.
+    """
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (settings.low_hz, settings.high_hz))
+    corners: Float64[np.ndarray, " corners"] = 700 * (
+        10 ** (np.linspace(low, high, settings.mel_bands + 2) / 2595) - 1
+    )
+    return corners
 
 
 def _decode_file(data: bytes, limits: Limits) -> Recording:
@@ -316,10 +352,7 @@ def _check_declared(frames: int, rate_hz: int, channels: int, limits: Limits) ->
 
 def _decode_object(data: bytes, limits: Limits) -> Recording:
     """Decode a DICOM audio waveform object (PS3.3 A.34.2, A.34.10 and C.10.9)."""
-    try:
-        ds = read_dataset(data, limits)
-    except DicomError as error:
-        raise VoiceError(f"the recording's DICOM object cannot be read: {error}") from error
+    ds = read_voice_object(data, limits)
     if ds.get("SOPClassUID") not in VOICE_OBJECTS:
         raise VoiceError(
             "the recording's DICOM object holds no sound; expected "
@@ -440,8 +473,7 @@ def _window(settings: VoiceSettings) -> Float32[np.ndarray, " n"]:
 @cache
 def _mel_bank(settings: VoiceSettings) -> Float32[np.ndarray, "n f"]:
     """Build the mel triangles over the bins of an FFT that is fine enough for the narrowest."""
-    low, high = (2595 * np.log10(1 + hz / 700) for hz in (settings.low_hz, settings.high_hz))
-    corners = 700 * (10 ** (np.linspace(low, high, settings.mel_bands + 2) / 2595) - 1)
+    corners = mel_corners_hz(settings)
     # Bins no further apart than the first corners, so that every triangle holds at least one.
     finest = SAMPLE_RATE / (corners[1] - corners[0])
     size = 2 ** int(np.ceil(np.log2(max(finest, len(_window(settings))))))
