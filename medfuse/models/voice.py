@@ -5,11 +5,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medfuse.data.voice import SILENCE
 from medfuse.models.settings import ModelSettings
 from medfuse.models.tokens import AttentionPool, TokenAdapter, Tokens
-
-SILENCE = -1.0
-"""The log-mel of silence, as `medfuse.data.voice.log_mel` scales it; padding counts as that."""
 
 
 class VoiceLayer(nn.Module):
