@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from medfuse.synthetic.patient import Patient
 
@@ -376,8 +376,13 @@ def _devices(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
 
 def _texture(shape: tuple[int, ...], grain: int, rng: np.random.Generator) -> Plane:
     """Smooth noise with unit variance whose grains are about this many pixels wide."""
-    coarse = rng.standard_normal([n // grain + 3 for n in shape])
-    smooth = zoom(coarse, grain, order=1)[: shape[0], : shape[1]]
+    smooth = rng.standard_normal([n // grain + 2 for n in shape], dtype=np.float32)
+    for axis, n in enumerate(shape):
+        whole, part = np.divmod(np.arange(n, dtype=np.float32) / grain, 1)
+        cells = whole.astype(int)
+        weight = part.reshape((-1, 1) if axis == 0 else (1, -1))
+        low, high = smooth.take(cells, axis), smooth.take(cells + 1, axis)
+        smooth = low + weight * (high - low)
     return np.asarray(smooth / smooth.std(), dtype=np.float32)
 
 

@@ -131,7 +131,7 @@ def _glottal_pulses(
     pitch_hz: float, jitter: float, shimmer: float, duration_s: float, rng: np.random.Generator
 ) -> Waveform:
     """The flow derivative of a train of Rosenberg pulses (Rosenberg 1971, type C)."""
-    n = int(duration_s * SAMPLE_RATE)
+    n = _samples(duration_s)
     cycles = int(duration_s * pitch_hz * 1.5) + 8
     slow = 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(2, 5) * np.arange(cycles) / pitch_hz)
     periods = slow / pitch_hz * np.maximum(1 + jitter * rng.standard_normal(cycles), 0.5)
@@ -160,8 +160,8 @@ def _resonate(waveform: Waveform, formant_hz: float, bandwidth_hz: float) -> Wav
 def _breath(wheezing: bool, rng: np.random.Generator) -> tuple[Waveform, list[VoiceEvidence]]:
     """Breathe in and out; a wheeze is a tone of 250 to 650 Hz that lasts through the outbreath."""
     level = rng.uniform(0.015, 0.035)
-    breath_in = level * _band_noise(rng.uniform(0.3, 0.45), 500.0, 2500.0, rng)
-    breath_out = level * _band_noise(rng.uniform(0.7, 1.0), 300.0, 1600.0, rng)
+    breath_in = level * _band_noise(_samples(rng.uniform(0.3, 0.45)), 500.0, 2500.0, rng)
+    breath_out = level * _band_noise(_samples(rng.uniform(0.7, 1.0)), 300.0, 1600.0, rng)
     evidence = []
     pause = _silence(rng.uniform(0.05, 0.1))
     if wheezing:
@@ -179,15 +179,15 @@ def _breath(wheezing: bool, rng: np.random.Generator) -> tuple[Waveform, list[Vo
 
 
 def _coughs(rng: np.random.Generator) -> tuple[Waveform, list[VoiceEvidence]]:
-    """Cough one to three times: a burst of noise, then its voiced, dying tail."""
+    """Cough one to three times: bursts of noise that start at once and die away."""
     pieces = []
     evidence = []
     offset = 0.0
     for _ in range(int(rng.integers(1, 4))):
-        n = int(rng.uniform(0.22, 0.34) * SAMPLE_RATE)
+        n = _samples(rng.uniform(0.22, 0.34))
         t = np.arange(n) / SAMPLE_RATE
         envelope = np.minimum(t / 0.008, 1) * np.exp(-t / rng.uniform(0.05, 0.09))
-        burst = _band_noise(n / SAMPLE_RATE, 250.0, 6000.0, rng)[:n] * envelope
+        burst = _band_noise(n, 250.0, 6000.0, rng) * envelope
         burst = burst / np.abs(burst).max() * rng.uniform(0.35, 0.6)
         pieces += [burst, _silence(rng.uniform(0.08, 0.2))]
         evidence.append(VoiceEvidence("cough", offset, offset + n / SAMPLE_RATE, 50.0, 6000.0))
@@ -197,14 +197,14 @@ def _coughs(rng: np.random.Generator) -> tuple[Waveform, list[VoiceEvidence]]:
 
 def _knock(rng: np.random.Generator) -> Waveform:
     """Knock on the table: a low thud, brief like a cough but without its hiss."""
-    t = np.arange(int(0.15 * SAMPLE_RATE)) / SAMPLE_RATE
+    t = np.arange(_samples(0.15)) / SAMPLE_RATE
     thud = np.sin(2 * np.pi * rng.uniform(90, 180) * t) * np.exp(-t / 0.03)
     return np.asarray(rng.uniform(0.2, 0.5) * thud * np.minimum(t / 0.003, 1))
 
 
 def _beep(rng: np.random.Generator) -> Waveform:
     """A monitor's beep: a tone like a wheeze, but higher, shorter and pure."""
-    t = np.arange(int(rng.uniform(0.12, 0.2) * SAMPLE_RATE)) / SAMPLE_RATE
+    t = np.arange(_samples(rng.uniform(0.12, 0.2))) / SAMPLE_RATE
     return rng.uniform(0.03, 0.08) * _fade(np.sin(2 * np.pi * rng.uniform(1200, 2200) * t), 0.01)
 
 
@@ -215,26 +215,27 @@ def _hum(n: int, rng: np.random.Generator) -> Waveform:
     return np.asarray(rng.uniform(0.015, 0.03) * np.sum(tones, axis=0))
 
 
-def _band_noise(
-    duration_s: float, low_hz: float, high_hz: float, rng: np.random.Generator
-) -> Waveform:
-    """Noise in a band, with unit power in the middle and faded ends."""
-    n = int(duration_s * SAMPLE_RATE)
+def _band_noise(n: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> Waveform:
+    """Draw ``n`` samples of noise in a band, with unit power in the middle and faded ends."""
     band = butter(2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE, output="sos")
     noise = sosfilt(band, rng.standard_normal(n))
     return _fade(noise / np.std(noise), 0.05)
 
 
 def _fade(waveform: Waveform, duration_s: float) -> Waveform:
-    ramp = np.linspace(0, 1, int(duration_s * SAMPLE_RATE))
+    ramp = np.linspace(0, 1, _samples(duration_s))
     faded = waveform.copy()
     faded[: len(ramp)] *= ramp
     faded[-len(ramp) :] *= ramp[::-1]
     return faded
 
 
+def _samples(duration_s: float) -> int:
+    return round(duration_s * SAMPLE_RATE)
+
+
 def _silence(duration_s: float) -> Waveform:
-    return np.zeros(int(duration_s * SAMPLE_RATE))
+    return np.zeros(_samples(duration_s))
 
 
 def _encode_wav(waveform: Waveform) -> bytes:
