@@ -87,8 +87,8 @@ def find_sections(text: str, headings: Mapping[str, str] | None = None) -> tuple
     own = headings or {}
     found: list[tuple[tuple[str, ...], int, int]] = []
     for match in _heading_pattern(tuple(sorted(own))).finditer(text):
-        heading = match["line"] or match["alone"] or match["inside"]
-        if match["alone"] and not heading[0].isupper():
+        heading = match["line"] or match["inside"]
+        if match["line"] and not match["colon"] and not heading[0].isupper():
             continue
         names = (section_of(part, own) for part in _AND.split(heading))
         known = tuple(dict.fromkeys(name for name in names if name))
@@ -202,7 +202,7 @@ def _decode(data: bytes, limits: Limits, legacy_encoding: str) -> tuple[str, str
         raise NoteError(
             f"the note has the control character 0x{ord(control[0]):02X}; expected plain text"
         )
-    if not text.strip():
+    if not text.replace("\x1a", "").strip():
         raise NoteError("the note has no text; leave the note out if there is none")
     return text, encoding
 
@@ -286,8 +286,7 @@ def _heading_pattern(own: tuple[str, ...]) -> re.Pattern[str]:
     some = rf"(?:{one})(?:{_AND_PATTERN}(?:{one})){{0,2}}"
     colon = r"[*_]{0,2}[ \t]{0,4}[:\uff1a][*_]{0,2}"
     return re.compile(
-        rf"^{_LEAD}(?i:(?P<line>{some})){colon}"
-        rf"|^{_LEAD}(?i:(?P<alone>{some}))[*_ \t\r]{{0,80}}$"
+        rf"^{_LEAD}(?i:(?P<line>{some}))(?:(?P<colon>{colon})|[*_ \t\r]{{0,80}}$)"
         rf"|(?<=[\s.;!?)])(?P<inside>{some}){colon}",
         re.MULTILINE,
     )
