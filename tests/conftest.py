@@ -30,6 +30,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
     return _once(tmp_path_factory, "bundle", make)
 
 
+@pytest.fixture(scope="session")
+def hand_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose graph is written by hand and answers at once; do not change it."""
+    from tests.hand_bundle import make_bundle
+
+    return make_bundle(tmp_path_factory.mktemp("hand") / "bundle")
+
+
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """Make a folder in the first of a run's processes that wants it; the others wait for it."""
     from filelock import FileLock

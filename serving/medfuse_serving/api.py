@@ -95,17 +95,18 @@ def build_api(predictor: Predictor, upload_bytes: int = UPLOAD_BYTES) -> FastAPI
         "/v1/predict",
         response_model=Answer,
         responses={
-            int(s): {"model": Failure, "description": s.phrase}
-            for s in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, *STATUS.values())
+            int(status): {"model": Failure, "description": status.phrase}
+            for status in (HTTPStatus.BAD_REQUEST, *STATUS.values())
         },
         openapi_extra=_FORM,
     )
     async def predict(request: Request) -> Response:
         """Answer one study; any of its three parts may be left out."""
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise HTTPException(415, "expected multipart/form-data with images, note or voice")
+            wrong = InputError("expected multipart/form-data with images, note or voice")
+            return _fail(status_of(wrong), to_failure(wrong))
         form = request.form(
-            max_files=limits.instances + 2, max_fields=1, max_part_size=limits.note_bytes
+            max_files=limits.instances + 2, max_fields=16, max_part_size=limits.note_bytes
         )
 
         started = time.monotonic()
@@ -226,7 +227,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.most_bytes:
-                raise HTTPException(413, _too_large(self.most_bytes))
+                raise HTTPException(413, _too_large(self.most_bytes), _CLOSE)
             return message
 
         await self.app(scope, bounded, send)
@@ -250,22 +251,29 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
+_CLOSE = {"Connection": "close"}  # or the server would read on, and throw away, the rest
+
+
 def _too_large(most_bytes: int) -> str:
     return f"the request has more than {most_bytes} bytes"
 
 
 def _answer_too_large(most_bytes: int) -> Response:
-    return _fail(
+    response = _fail(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         Failure(error=LimitError.__name__, message=_too_large(most_bytes)),
     )
+    response.headers.update(_CLOSE)
+    return response
 
 
 async def _answer_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     name = LimitError.__name__ if status == 413 else status.phrase.title().replace(" ", "")
-    return _fail(status, Failure(error=name, message=error.detail))
+    response = _fail(status, Failure(error=name, message=error.detail))
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _fail(status: HTTPStatus, failure: Failure) -> Response:

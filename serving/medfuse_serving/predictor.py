@@ -115,19 +115,12 @@ class Predictor:
             raise BundleError(f"the golden study cannot be read here: {error}") from error
         return check_golden(golden, predictions)
 
-    def _predict_batch(self, studies: Sequence[Study]) -> Iterator[Prediction]:
-        manifest = self.bundle.manifest
-        prepared = [prepare(study, manifest.prepare, self.tokenizer) for study in studies]
-        logits = self._run(collate(prepared, manifest.prepare))
-        for one, its_logits in zip(prepared, logits, strict=True):
-            yield Prediction(
-                tasks=answer(manifest.tasks, its_logits, manifest.calibration),
-                used=one.present,
-                remarks=one.remarks,
-                model_digest=self.bundle.digest,
-            )
+    def run(self, batch: Batch) -> Float32[np.ndarray, "b k"]:
+        """Put one batch through the graph and give its logits.
 
-    def _run(self, batch: Batch) -> Float32[np.ndarray, "b k"]:
+        Raises:
+            BundleError: The graph failed, or gave something that is not a number.
+        """
         feed = {m.value: batch.values[m] for m in MODALITIES}
         feed |= {f"{m}_mask": batch.masks[m] for m in MODALITIES}
         logits: Float32[np.ndarray, "b k"]
@@ -138,6 +131,18 @@ class Predictor:
         if not np.isfinite(logits).all():
             raise BundleError("the graph gave an answer that is not a finite number")
         return logits
+
+    def _predict_batch(self, studies: Sequence[Study]) -> Iterator[Prediction]:
+        manifest = self.bundle.manifest
+        prepared = [prepare(study, manifest.prepare, self.tokenizer) for study in studies]
+        logits = self.run(collate(prepared, manifest.prepare))
+        for one, its_logits in zip(prepared, logits, strict=True):
+            yield Prediction(
+                tasks=answer(manifest.tasks, its_logits, manifest.calibration),
+                used=one.present,
+                remarks=one.remarks,
+                model_digest=self.bundle.digest,
+            )
 
 
 def _choose_provider(provider: str | None) -> str:

@@ -1,0 +1,130 @@
+"""The JSON form of a prediction."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medfuse.config import Code, Task, TaskKind
+from medfuse.errors import VoiceError
+from medfuse.types import Modality, Prediction, Remark, TaskPrediction
+from medfuse_serving.answer import (
+    Answer,
+    StudyLine,
+    format_probability,
+    to_answer,
+    to_failure,
+    to_json,
+)
+
+NODULE = Code(value="27925004", scheme="SCT", meaning="Nodule")
+PREDICTION = Prediction(
+    tasks=(
+        TaskPrediction(
+            Task(
+                name="findings",
+                kind=TaskKind.MULTILABEL,
+                classes=("nodule", "effusion"),
+                codes={"nodule": NODULE},
+            ),
+            np.array([1.0, -2.0], dtype=np.float32),
+            np.array([0.75, 0.125]),
+        ),
+        TaskPrediction(
+            Task(name="stage", kind=TaskKind.ORDINAL, classes=("one", "two", "three")),
+            np.array([1.0, -1.0], dtype=np.float32),
+            np.array([0.25, 0.5, 0.25]),
+        ),
+        TaskPrediction(
+            Task(name="age", kind=TaskKind.REGRESSION, classes=("age",), unit="a"),
+            np.array([0.5], dtype=np.float32),
+            np.zeros(0),
+            value=61.5,
+        ),
+    ),
+    used=frozenset({Modality.VOICE, Modality.IMAGE}),
+    remarks=(Remark(Modality.VOICE, "voice-silent", "The recording is silent."),),
+    model_digest="ab" * 32,
+)
+JSON = {
+    "schema": "medfuse.prediction/1",
+    "model_digest": "ab" * 32,
+    "used": ["image", "voice"],
+    "tasks": [
+        {
+            "name": "findings",
+            "kind": "multilabel",
+            "probabilities": {"nodule": 0.75, "effusion": 0.125},
+            "logits": {"findings.nodule": 1.0, "findings.effusion": -2.0},
+            "value": None,
+            "unit": None,
+            "codes": {"nodule": {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}},
+        },
+        {
+            "name": "stage",
+            "kind": "ordinal",
+            "probabilities": {"one": 0.25, "two": 0.5, "three": 0.25},
+            "logits": {"stage.at_least_two": 1.0, "stage.at_least_three": -1.0},
+            "value": None,
+            "unit": None,
+            "codes": {},
+        },
+        {
+            "name": "age",
+            "kind": "regression",
+            "probabilities": {},
+            "logits": {"age.age": 0.5},
+            "value": 61.5,
+            "unit": "a",
+            "codes": {},
+        },
+    ],
+    "remarks": [
+        {"modality": "voice", "code": "voice-silent", "message": "The recording is silent."}
+    ],
+    "notice": "For research and evaluation. Not a medical device: not cleared or approved by any "
+    "regulator, and not to be used to diagnose, treat or triage a patient.",
+}
+
+
+def test_the_json_form_of_a_prediction_is_this() -> None:
+    # Clients depend on it: a change here needs a new schema name.
+    text = to_json(to_answer(PREDICTION))
+    assert json.loads(text) == JSON
+    assert list(json.loads(text)) == list(JSON)
+
+
+def test_the_json_form_reads_back_as_it_was() -> None:
+    answer = to_answer(PREDICTION)
+    assert Answer.model_validate_json(to_json(answer)) == answer
+
+
+def test_a_line_holds_an_answer_or_a_failure() -> None:
+    line = StudyLine(study="s1", failure=to_failure(VoiceError("too short")))
+    assert json.loads(to_json(line)) == {
+        "study": "s1",
+        "answer": None,
+        "failure": {"error": "VoiceError", "message": "too short"},
+    }
+    assert json.loads(to_json(StudyLine(study="s1", answer=to_answer(PREDICTION)))) == {
+        "study": "s1",
+        "answer": JSON,
+        "failure": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(0.0, "< 0.1 %"), (0.001, "0.1 %"), (0.5, "50.0 %"), (0.73249, "73.2 %"), (1.0, "> 99.9 %")],
+)
+def test_a_percentage_never_claims_certainty(probability: float, text: str) -> None:
+    assert format_probability(probability) == text
+
+
+@given(st.floats(0, 1))
+def test_a_percentage_is_right_to_its_last_digit(probability: float) -> None:
+    sign, _, number = format_probability(probability).removesuffix(" %").rpartition(" ")
+    off = abs(float(number) / 100 - probability)
+    assert off <= (0.001 if sign else 0.000_501)
