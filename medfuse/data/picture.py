@@ -57,7 +57,7 @@ def read_picture(data: bytes, limits: Limits) -> Float32[np.ndarray, "rows colum
 
 
 def _scale(
-    values: Num[np.ndarray, "rows columns"], top: float
+    values: Num[np.ndarray, "rows columns"], top: int
 ) -> Float32[np.ndarray, "rows columns"]:
     """Bring values from 0 to ``top`` into [0, 1]."""
     image: Float32[np.ndarray, "rows columns"] = values.astype(np.float32) / np.float32(top)
