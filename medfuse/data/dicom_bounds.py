@@ -199,7 +199,8 @@ def scan_elements(
                 f"a DICOM file has more than {limits.header_bytes} bytes before its pixel data"
             )
         if len(levels) == 1 and stop(tag):
-            return Element(first, tag, vr.decode() if vr else None, position, length)
+            # Latin-1, since what stands after the meta information may be deflated: any bytes.
+            return Element(first, tag, vr.decode("latin-1") if vr else None, position, length)
         known = _known_vr(tag) if vr in (None, b"UN") else ""
         if length != UNDEFINED:
             end = min(position + length, level.limit)
