@@ -131,7 +131,7 @@ def encode_radiograph(view: View, header: Header, rng: np.random.Generator) -> b
     ds.SeriesNumber = header.instance + 1
     ds.InstanceNumber = 1
     ds.PatientOrientation = ["L", "F"] if header.view == "PA" else ["P", "F"]
-    ds.BurnedInAnnotation = "YES"
+    ds.BurnedInAnnotation = "NO"
     ds.LossyImageCompression = "00"
     spacing = [f"{view.spacing_mm:.6f}"] * 2
     ds.ImagerPixelSpacing = spacing

@@ -107,7 +107,8 @@ def _vowel(speaker: Speaker, hoarse: bool, rng: np.random.Generator) -> Waveform
 
     Jitter and shimmer are relative standard deviations from cycle to cycle. Hoarse and clear
     voices are kept apart in each of the three: a hoarse one has jitter 2.5 to 4.5 % and 3 to 8 dB
-    of harmonics over noise, a clear one at most 0.6 % and at least 18 dB.
+    of harmonics over noise, a clear one at most 0.6 % and at least 18 dB. As much noise again
+    arises at the lips, past the resonances, and fills the band above them.
     """
     if hoarse:
         jitter, shimmer = rng.uniform(0.025, 0.045), rng.uniform(0.15, 0.3)
@@ -124,6 +125,9 @@ def _vowel(speaker: Speaker, hoarse: bool, rng: np.random.Generator) -> Waveform
     voice = source
     for formant, bandwidth in zip(speaker.formants_hz, _BANDWIDTHS_HZ, strict=True):
         voice = _resonate(voice, formant * rng.normal(1, 0.02), bandwidth)
+    voice /= np.std(voice)
+    lips = _band_noise(len(voice), 2500.0, 7000.0, rng)
+    voice += 0.25 * 10 ** (-harmonics_db / 20) * lips
     return _fade(0.3 * voice / np.abs(voice).max(), 0.04)
 
 
