@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_files import make_dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.pixels.processing import (
@@ -106,6 +106,7 @@ def test_window_too_narrow_for_its_function_is_refused(window: Window) -> None:
         apply_window(RAMP, window)
 
 
+@settings(deadline=None)
 @given(
     center=st.floats(-50, 50),
     width=st.floats(1, 90),
@@ -127,6 +128,7 @@ def test_window_agrees_with_pydicom(center: float, width: float, function: str) 
     np.testing.assert_allclose(apply_window(values, view), expected, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(center=st.floats(-50, 50), width=st.floats(1.5, 90))
 def test_undoing_a_linear_window_gives_the_values_back(center: float, width: float) -> None:
     low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
@@ -372,6 +374,7 @@ def test_segmented_palette_of_discrete_linear_and_indirect_segments() -> None:
     assert expand_segments([0, 2, 5, 9, 1, 4, 17, 2, 1, 0, 0, 0, 0], False, 8)[-2:] == [5, 9]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(

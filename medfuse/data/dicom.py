@@ -276,7 +276,8 @@ def decode_frame(
     if header is None:
         image = read_picture(images[source.instance], limits)
         return NativeFrame(image, source.instance, 0, None)
-    with refuse_faults("a DICOM frame cannot be decoded"):
+    name = header.ds.file_meta.TransferSyntaxUID.name
+    with refuse_faults(f"a DICOM frame in {name} cannot be decoded"):
         stored = _decode_pixels(header, source.frame, limits)
     with refuse_faults("a DICOM frame's grey values cannot be worked out"):
         grey = make_grey(stored, header.ds, source.frame, settings.window)
