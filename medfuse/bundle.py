@@ -66,8 +66,8 @@ class SubsetParity(Settings):
         studies: How many were compared.
         logits: Graph in ONNX Runtime against torch, both float32.
         embeddings: The same for the embeddings and the fused vector, the worst of them.
-        onnx_to_float64: Logits of the graph against the torch model in float64.
-        torch_to_float64: Logits of the torch model in float32 against itself in float64.
+        onnx_to_float64: Logits of the graph against the torch model in float64, on one study.
+        torch_to_float64: Logits of the torch model in float32 against float64, on that study.
     """
 
     studies: int = Field(gt=0)
