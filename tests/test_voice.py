@@ -1,5 +1,7 @@
 import io
+import re
 import struct
+import tomllib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -611,3 +613,14 @@ def test_each_limit_is_a_setting(limits: Limits) -> None:
     assert decode_voice(data, LIMITS).channels == 2
     with pytest.raises(LimitError):
         decode_voice(data, limits)
+
+
+# The page in docs
+
+
+def test_the_page_on_voices_runs_and_lists_the_defaults() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "voice.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    [listed] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    exec(example, {})
+    assert tomllib.loads(listed)["voice"] == SETTINGS.model_dump()
