@@ -1,19 +1,14 @@
 """The HTTP door, by a client on the app and by one over loopback."""
 
 import logging
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from medfuse import errors
@@ -23,6 +18,7 @@ from medfuse_serving.answer import Answer, to_answer, to_json
 from medfuse_serving.api import STATUS, build_api, status_of
 from medfuse_serving.predictor import Predictor
 from tests.hand_bundle import NOTE, SETTINGS, make_bundle, make_dicom, make_study, make_wav
+from tests.live import running
 
 UPLOAD_BYTES = 3 * 2**20
 STUDY = make_study()
@@ -40,23 +36,6 @@ def predictor(hand_bundle: Path) -> Predictor:
 def client(predictor: Predictor) -> Iterator[TestClient]:
     with TestClient(build_api(predictor, UPLOAD_BYTES)) as client:
         yield client
-
-
-@contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """Run an app in a real server on a free port of this machine."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def test_a_study_is_answered_as_the_predictor_answers_it(

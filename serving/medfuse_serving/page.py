@@ -212,7 +212,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                     label="Record", sources=["microphone"], type="filepath", buttons=[]
                 )
                 with gr.Row():
-                    clear = gr.Button("Clear")
+                    clear = gr.Button("Clear all")
                     ask = gr.Button("Predict", variant="primary")
             with gr.Column(scale=7, min_width=480):
                 answer = gr.HTML(NO_ANSWER, elem_id="answer")

@@ -24,6 +24,9 @@ from medfuse_serving.answer import Answer, TaskAnswer, format_probability, forma
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
 
+FAINT = 0.02
+"""A recording whose peaks stay below this is drawn as faint as it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -183,10 +186,11 @@ def _bar_html(name: str, probability: float) -> str:
 
 
 def _outline(waveform: Float[np.ndarray, " n"]) -> str:
-    """Draw a waveform's peaks as one SVG path."""
+    """Draw a waveform's peaks as one SVG path, the loudest over the whole height."""
     edges = np.linspace(0, len(waveform), WAVE_POINTS + 1).astype(int)
     peaks = [float(np.abs(waveform[a:b]).max(initial=0.0)) for a, b in pairwise(edges.tolist())]
-    path = "".join(f"M{x} {50 - 48 * p:.1f}V{50 + 48 * p:.1f}" for x, p in enumerate(peaks))
+    scale = 48 / max(FAINT, *peaks)
+    path = "".join(f"M{x} {50 - scale * p:.1f}V{50 + scale * p:.1f}" for x, p in enumerate(peaks))
     return (
         f'<svg viewBox="0 0 {WAVE_POINTS} 100" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="{path}"/></svg>'

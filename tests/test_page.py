@@ -1,0 +1,278 @@
+"""The page: what it shows by itself, and in a real browser."""
+
+import base64
+import html
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from medfuse.bundle import NOTICE
+from medfuse.config import Limits, NoteSettings
+from medfuse.data.dicom import decode_frames
+from medfuse.data.voice import decode_voice
+from medfuse.errors import DicomError, LimitError
+from medfuse.types import Study
+from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.page import Desk, edit_note, lay_out, show_answer, show_image, take_up
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.rendering import frame_html, note_html, render_frames, voice_html
+from medfuse_serving.server import build_app
+from medfuse_serving.studies import find_studies
+from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav
+from tests.live import running
+
+CHROMIUM = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def predictor(hand_bundle: Path) -> Predictor:
+    return Predictor(hand_bundle)
+
+
+def data_of(text: str, media_type: str) -> bytes:
+    found = re.search(rf'src="data:{media_type};base64,([^"]+)"', text)
+    assert found
+    return base64.b64decode(found[1])
+
+
+def test_the_image_has_the_grey_values_that_the_model_sees() -> None:
+    noise = np.random.default_rng(0).integers(0, 4096, (33, 47), dtype=np.uint16)
+    data = make_dicom(noise)
+    (frame,) = render_frames([data], SETTINGS)
+    shown = np.asarray(Image.open(io.BytesIO(data_of(frame_html(frame), "image/png"))))
+    (native,) = decode_frames([data], SETTINGS.image, SETTINGS.limits)
+    assert shown.dtype == np.uint8
+    np.testing.assert_array_equal(shown, np.rint(native.image * 255))
+    assert len(np.unique(shown)) > 200
+    assert "47 \N{MULTIPLICATION SIGN} 33 pixels of 0.2 mm" in frame.caption
+
+
+def test_the_recording_is_played_as_the_model_hears_it() -> None:
+    data = make_wav()
+    played, rate = soundfile.read(
+        io.BytesIO(data_of(voice_html(data, Limits()), "audio/wav")), dtype="float32"
+    )
+    assert rate == 16_000
+    np.testing.assert_allclose(played, decode_voice(data, Limits()).waveform, atol=1e-4)
+
+
+def test_a_note_shows_its_sections_and_which_are_not_read() -> None:
+    shown = note_html(NOTE, NoteSettings(), Limits())
+    findings, impression = re.findall(r"<section.*?</section>", shown)
+    assert "cough and fever" in findings
+    assert "not read" not in findings
+    assert "fever" in impression
+    assert "not read by the model" in impression
+
+
+@given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
+def test_no_note_can_write_html_or_templates(text: str) -> None:
+    shown = note_html(f"FINDINGS: {text}".encode(), NoteSettings(), Limits())
+    inside = re.sub(r"</?(div|section|h4|span|p)( class=\"[a-z -]+\")?>", "", shown)
+    assert not set(inside) & set("<>\"'${}`")
+    assert "".join(text.split()) in "".join(html.unescape(inside).split())
+
+
+def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
+    study = make_study()
+    shown = show_answer(predictor, study)
+    answer = to_answer(predictor.predict([study])[0])
+    for name, probability in answer.tasks[0].probabilities.items():
+        row = shown[shown.index(name) :]
+        assert html.escape(format_probability(probability)) in row[:300]
+        assert f"width:{100 * probability:.2f}%" in row[:300]
+    for text in ("Image: used", "Voice: used", answer.model_digest, answer.remarks[0].message):
+        assert text in shown
+    assert "Voice: not given" in show_answer(predictor, Study(note=b"cough"))
+
+
+def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor) -> None:
+    data = "INDICATION: fièvre\r\nHISTORY: toux".encode("cp1252")
+    desk = lay_out(Study(note=data), SETTINGS)
+    typed = desk.note_text.replace("\r\n", "\n")  # what a text box makes of it
+    assert edit_note(desk, typed).study.note == data
+    assert edit_note(desk, typed + "!").study.note == (typed + "!").encode()
+    assert edit_note(desk, " ").study.note is None
+
+
+def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:
+    desk = lay_out(Study(images=(b"no image",), note=NOTE), SETTINGS)
+    with pytest.raises(DicomError) as caught:
+        decode_frames([b"no image"], SETTINGS.image, SETTINGS.limits)
+    assert str(caught.value) in html.unescape(show_image(desk, 1))
+    assert desk.note_text == NOTE.decode()
+
+
+def test_each_frame_can_be_turned_to() -> None:
+    images = tuple(make_dicom(np.full((8, 8), v, dtype=np.uint16)) for v in (0, 4095))
+    desk = lay_out(Study(images=images), SETTINGS)
+    first, second = (data_of(show_image(desk, n), "image/png") for n in (1, 2))
+    assert np.asarray(Image.open(io.BytesIO(first))).max() == 0
+    assert np.asarray(Image.open(io.BytesIO(second))).min() == 255
+    assert show_image(desk, 99) == show_image(desk, 2)
+    assert show_image(Desk(), 1) != show_image(desk, 1)
+
+
+def test_an_upload_is_gone_once_it_is_taken_up_even_when_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(b"1234")
+    assert take_up(str(path), 4) == b"1234"
+    assert not path.exists()
+    path.write_bytes(b"12345")
+    with pytest.raises(LimitError):
+        take_up(str(path), 4)
+    assert not path.exists()
+
+
+# In a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def url(
+    predictor: Predictor, uploads: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("examples") / "first"
+    folder.mkdir()
+    study = make_study()
+    (folder / "i.dcm").write_bytes(study.images[0])
+    (folder / "n.txt").write_bytes(NOTE)
+    (folder / "v.wav").write_bytes(study.voice or b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(uploads))
+        app = build_app(predictor, find_studies(folder.parent), 2**20)
+        with running(app) as url:
+            yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "the page is tested in chromium; 'make test' installs it"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    page = browser.new_page()
+    hosts: set[str] = set()
+    faults: list[str] = []
+    page.on("request", lambda request: hosts.add(urlparse(request.url).netloc))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda m: faults.append(m.text) if "Security Policy" in m.text else None)
+    page.goto(url)
+    expect(page.get_by_role("button", name="Predict")).to_be_visible(timeout=30_000)
+    yield page
+    assert hosts <= {urlparse(url).netloc, ""}, "a request left the machine"  # "" is data: or blob:
+    assert faults == []
+    page.close()
+
+
+def predict(page: Page) -> None:
+    page.get_by_role("button", name="Predict").click()
+
+
+def test_an_example_is_shown_and_answered(page: Page, predictor: Predictor) -> None:
+    expect(page.locator(".mf-header")).to_contain_text(NOTICE)
+    page.get_by_label("Example study").click()
+    page.get_by_role("option", name="first").click()
+    expect(page.locator("#image img")).to_be_visible()
+    assert page.locator("#image img").evaluate("image => image.naturalWidth") == 64
+    expect(page.locator("#note")).to_contain_text("not read by the model")
+    page.wait_for_function("document.querySelector('#voice audio').duration > 0.99")
+    predict(page)
+    answer = to_answer(predictor.predict([make_study()])[0])
+    for probability in answer.tasks[0].probabilities.values():
+        expect(page.locator("#answer")).to_contain_text(format_probability(probability))
+    expect(page.locator("#answer")).to_contain_text(predictor.bundle.digest)
+    # An answer never stays beside a study it is not of.
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(page.locator("#answer")).not_to_contain_text("%")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#answer")).not_to_contain_text("%")
+    expect(page.locator("#image")).to_contain_text("No image")
+
+
+def test_uploads_are_answered_and_leave_nothing_behind(
+    page: Page, url: str, uploads: Path, predictor: Predictor
+) -> None:
+    study = make_study()
+    sent: list[str] = []
+    page.on(
+        "response",
+        lambda r: (
+            sent.extend(r.json()) if r.request.method == "POST" and "/upload" in r.url else None
+        ),
+    )
+    image, note, voice = (page.locator("input[type=file]").nth(i) for i in range(3))
+    image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": study.images[0]})
+    expect(page.locator("#image img")).to_be_visible()
+    note.set_input_files({"name": "Doe.txt", "mimeType": "text/plain", "buffer": NOTE})
+    expect(page.locator("#note")).to_contain_text("cough and fever")
+    voice.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
+    expect(page.locator("#voice audio")).to_be_visible()
+    expect(page.locator("#image img")).to_be_visible()
+    predict(page)
+    answer = to_answer(predictor.predict([study])[0])
+    for probability in answer.tasks[0].probabilities.values():
+        expect(page.locator("#answer")).to_contain_text(format_probability(probability))
+    assert len(sent) == 3
+    assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
+    for path in sent:
+        assert httpx.get(f"{url}/gradio_api/file={path}").status_code in {403, 404}
+
+
+def test_bad_input_is_told_in_words(page: Page) -> None:
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("no image, no note and no voice")
+    image = page.locator("input[type=file]").nth(0)
+    image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": b"not an image"})
+    expect(page.locator("#image .mf-problem")).to_be_visible()
+    predict(page)
+    expect(page.locator("#answer .mf-problem")).to_contain_text("DICOM")
+    expect(page.locator("body")).not_to_contain_text("Doe")
+
+
+def test_the_documentation_opens_from_this_machine_alone(page: Page, url: str) -> None:
+    page.goto(f"{url}/docs")
+    expect(page.locator("#swagger-ui")).to_contain_text("/v1/predict")
+    page.get_by_text("/v1/predict").click()
+    expect(page.get_by_text("DICOM files of one study")).to_be_visible()
+
+
+def test_nothing_of_the_page_is_on_another_host(url: str) -> None:
+    text = httpx.get(url).text + httpx.get(f"{url}/theme.css").text
+    loaded = re.findall(r"(?:\bsrc|<link[^>]*\bhref)\s*=\s*[\"'](?:https?:)?//[^\"']+", text)
+    assert loaded == []
+    assert "fonts.g" not in text
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
