@@ -30,13 +30,13 @@ class Limits(Settings):
         default=2 * 2**30, gt=0, description="bytes of one study's decoded pixels"
     )
     inflated_bytes: int = Field(
-        default=128 * 2**20, gt=0, description="bytes a deflated file may become"
+        default=64 * 2**20, gt=0, description="bytes a deflated file may become"
     )
     header_bytes: int = Field(
         default=64 * 2**20, gt=0, description="bytes of a DICOM file before its pixel data"
     )
     elements: int = Field(
-        default=200_000, gt=0, description="data elements, items and fragments of a DICOM file"
+        default=150_000, gt=0, description="data elements, items and fragments of a DICOM file"
     )
     sequence_depth: int = Field(default=16, gt=0, description="nesting of DICOM sequences")
     tiles: int = Field(

@@ -317,8 +317,11 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             stop=lambda tag: tag in _PIXELS,
             limits=limits,
         )
-        end = len(body) if pixels is None else pixels.start
-        ds = parse_elements(BytesIO(body[begin:end]), implicit, not big_endian)
+        stream = BytesIO(body)  # shares the bytes, where a slice would copy them
+        stream.seek(begin)
+        ds = parse_elements(
+            stream, implicit, not big_endian, stop_when=lambda tag, vr, length: tag in _PIXELS
+        )
         if not ({"SOPClassUID", "Modality", "Rows"} & set(ds.dir()) or (start and len(ds))):
             raise DicomError("the file is not a DICOM file")
         meta.TransferSyntaxUID = syntax
