@@ -1,0 +1,29 @@
+"""``medfuse train``: a settings file in; a run's folder, and its figures printed, out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file that describes the whole run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: new or empty.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, exactly.")
+    ] = False,
+) -> None:
+    """Train a model on a cohort, then calibrate and measure it."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from medfuse.config import read_settings
+    from medfuse.training.report import format_report
+    from medfuse.training.run import train_model
+    from medfuse.training.settings import TrainSettings
+
+    settings = read_settings(config, TrainSettings)
+    console = Console()
+    report = train_model(settings, out, resume=resume, console=console)
+    console.print(Markdown(format_report(report, settings.tasks)))
+    console.print(f"Everything is in {out}", highlight=False)

@@ -1,0 +1,197 @@
+"""Batches for training: cached features and labels in, padded tensors by modality out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medfuse.config import Balance, PrepareSettings, Task, TaskKind
+from medfuse.data.prepare import SHORTEST_VOICE
+from medfuse.models.fused import FusedModel
+from medfuse.training.features import Features, pad
+from medfuse.trust.calibration import label_slices
+from medfuse.types import MODALITIES, Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One study: its features by modality (None where absent) and its labels."""
+
+    features: Mapping[Modality, np.ndarray | None]
+    labels: Float64[np.ndarray, " c"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureBatch:
+    """Several studies: what frozen encoders made of them, and what the others read.
+
+    Attributes:
+        values: By modality, (B, N, ...).
+        masks: Bool (B, N): where a token is real.
+        labels: (B, C), NaN where not known; quantities standardised.
+    """
+
+    values: Mapping[Modality, Tensor]
+    masks: Mapping[Modality, Tensor]
+    labels: Float[Tensor, "b c"]
+
+    @property
+    def present(self) -> Bool[Tensor, "b m"]:
+        """Which modalities each study has."""
+        return torch.stack([self.masks[m].any(dim=1) for m in MODALITIES], dim=1)
+
+    def to(self, device: torch.device) -> "FeatureBatch":
+        """Move it to a device."""
+        return replace(
+            self,
+            values={m: v.to(device) for m, v in self.values.items()},
+            masks={m: v.to(device) for m, v in self.masks.items()},
+            labels=self.labels.to(device),
+        )
+
+
+class FeatureDataset(Dataset[Example]):
+    """Some of the studies of `Features`, with labels ready for the loss."""
+
+    def __init__(
+        self, features: Features, studies: Sequence[int], labels: Float64[np.ndarray, "n c"]
+    ) -> None:
+        self.features, self.studies, self.labels = features, studies, labels
+
+    def __len__(self) -> int:
+        """How many studies there are."""
+        return len(self.studies)
+
+    def __getitem__(self, i: int) -> Example:
+        """Give one study."""
+        study = self.studies[i]
+        return Example({m: self.features.get(study, m) for m in MODALITIES}, self.labels[study])
+
+
+class Collator:
+    """Pads examples to one batch; an absent modality is padding alone."""
+
+    def __init__(self, model: FusedModel, prepare: PrepareSettings) -> None:
+        frozen = model.frozen
+        side, bands = prepare.image.size, prepare.voice.mel_bands
+        cells = (len(model.image.position), model.image.backbone.channels)
+        states = (model.note.bert.config.hidden_size,)
+        image = (1, *(cells if Modality.IMAGE in frozen else (side, side)))
+        self.padding: Mapping[Modality, np.ndarray] = {
+            Modality.IMAGE: np.zeros(image, np.float32),
+            Modality.NOTE: np.zeros((1, *states), np.float32)
+            if Modality.NOTE in frozen
+            else np.zeros(1, np.int64),
+            Modality.VOICE: np.zeros((SHORTEST_VOICE, bands), np.float32),
+        }
+
+    def __call__(self, examples: Sequence[Example]) -> FeatureBatch:
+        """Stack examples."""
+        values, masks = {}, {}
+        for modality, padding in self.padding.items():
+            stacked, mask = pad([e.features[modality] for e in examples], padding)
+            values[modality], masks[modality] = torch.from_numpy(stacked), torch.from_numpy(mask)
+        labels = np.stack([e.labels for e in examples]).astype(np.float32)
+        return FeatureBatch(values, masks, torch.from_numpy(labels))
+
+
+class EpochSampler(Sampler[int]):
+    """Draws each epoch's order of studies from (seed, epoch) alone, so that resuming repeats it.
+
+    Args:
+        chances: How likely each study is drawn, with replacement; None for a plain shuffle.
+        size: How many studies there are.
+        seed: Of the run.
+    """
+
+    def __init__(self, size: int, seed: int, chances: Float64[np.ndarray, " n"] | None) -> None:
+        self.size, self.seed, self.chances = size, seed, chances
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hear from Lightning which epoch is next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """How many draws an epoch has."""
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        """Draw the epoch's order."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.chances is None:
+            return iter(rng.permutation(self.size).tolist())
+        return iter(rng.choice(self.size, self.size, p=self.chances).tolist())
+
+
+def make_loader(
+    dataset: FeatureDataset, collator: Collator, batch_size: int, sampler: Sampler[int] | None
+) -> DataLoader[Example]:
+    """Give batches in the sampler's order, or in the dataset's without one."""
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collator)
+
+
+def label_weights(
+    tasks: Sequence[Task], labels: Float64[np.ndarray, "n c"]
+) -> list[Mapping[float, float]]:
+    """Give, per label column, how much each value must count for all values to count alike.
+
+    The weights average to one over the studies. A quantity has none.
+    """
+    weights: list[Mapping[float, float]] = []
+    for task, where in label_slices(tasks):
+        for column in labels[:, where].T:
+            values, counts = np.unique(column[~np.isnan(column)], return_counts=True)
+            if task.kind is TaskKind.REGRESSION:
+                weights.append({})
+            else:
+                share = counts.sum() / (len(values) * counts)
+                weights.append(dict(zip(values.tolist(), share.tolist(), strict=True)))
+    return weights
+
+
+def weigh(
+    labels: Float64[np.ndarray, "n c"], weights: Sequence[Mapping[float, float]]
+) -> Float64[np.ndarray, "n c"]:
+    """Look each label's weight up; one where it has none."""
+    columns = [
+        [weight.get(value, 1.0) for value in column]
+        for column, weight in zip(labels.T.tolist(), weights, strict=True)
+    ]
+    return np.array(columns, dtype=np.float64).reshape(labels.shape[::-1]).T
+
+
+def sampling_chances(
+    balance: Balance, tasks: Sequence[Task], labels: Float64[np.ndarray, "n c"]
+) -> Float64[np.ndarray, " n"] | None:
+    """Give how likely each study is drawn: in proportion to its labels' mean weight."""
+    if balance != "sample":
+        return None
+    mean = weigh(labels, label_weights(tasks, labels)).mean(axis=1)
+    return np.asarray(mean / mean.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class QuantityScale:
+    """How each label column is standardised for training; (0, 1) but for quantities."""
+
+    offset: Float64[np.ndarray, " c"]
+    scale: Float64[np.ndarray, " c"]
+
+    def standardise(self, labels: Float64[np.ndarray, "n c"]) -> Float64[np.ndarray, "n c"]:
+        """Bring quantities to mean 0 and spread 1."""
+        return np.asarray((labels - self.offset) / self.scale)
+
+
+def fit_scale(tasks: Sequence[Task], labels: Float64[np.ndarray, "n c"]) -> QuantityScale:
+    """Measure the mean and spread of each quantity on the training studies."""
+    offset, scale = np.zeros(labels.shape[1]), np.ones(labels.shape[1])
+    for task, where in label_slices(tasks):
+        known = labels[:, where][~np.isnan(labels[:, where])]
+        if task.kind is TaskKind.REGRESSION and known.size:
+            offset[where], scale[where] = known.mean(), known.std() or 1.0
+    return QuantityScale(offset, scale)
