@@ -1,18 +1,19 @@
 """PNG and JPEG bytes in, a grey image in [0, 1] out, for research sets that have no DICOM."""
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 import numpy as np
 from jaxtyping import Float32, Num
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from medfuse.config import Limits
+from medfuse.data.dicom_bounds import refuse_faults
 from medfuse.data.grey import LUMA
 from medfuse.errors import DicomError, LimitError
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_FAULTS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UnidentifiedImageError)
 
 
 def is_picture(data: bytes) -> bool:
@@ -27,12 +28,8 @@ def read_picture_size(data: bytes, limits: Limits) -> tuple[int, int]:
         DicomError: It is damaged.
         LimitError: It has more than ``limits.pixels``.
     """
-    with _open(data) as picture:
+    with _open_picture(data, limits) as picture:
         columns, rows = picture.size
-    if rows * columns > limits.pixels:
-        raise LimitError(
-            f"a picture has {rows} x {columns} pixels; at most {limits.pixels} are accepted"
-        )
     return rows, columns
 
 
@@ -43,17 +40,32 @@ def read_picture(data: bytes, limits: Limits) -> Float32[np.ndarray, "rows colum
         DicomError: It is damaged.
         LimitError: It has more than ``limits.pixels``.
     """
-    read_picture_size(data, limits)
-    with _open(data) as picture:
-        try:
-            if picture.mode.startswith("I"):  # 16-bit grey, by whatever name
-                return _scale(np.asarray(picture), 65_535)
-            if picture.mode in ("1", "L", "LA"):
-                return _scale(np.asarray(picture.convert("L")), 255)
-            colours = np.asarray(picture.convert("RGB"))
-        except _FAULTS as error:
-            raise DicomError(f"a picture is damaged ({type(error).__name__})") from error
+    with _open_picture(data, limits) as picture:
+        if picture.mode.startswith("I"):  # 16-bit grey, by whatever name
+            return _scale(np.asarray(picture), 65_535)
+        if picture.mode in ("1", "L", "LA"):
+            return _scale(np.asarray(picture.convert("L")), 255)
+        colours = np.asarray(picture.convert("RGB"))
     return _scale(colours.astype(np.float32) @ LUMA, 255)
+
+
+@contextmanager
+def _open_picture(data: bytes, limits: Limits) -> Iterator[Image.Image]:
+    """Open a picture whose declared size is within limits; its pixels are decoded on use."""
+    with refuse_faults("a picture is damaged"):
+        try:
+            with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as picture:
+                columns, rows = picture.size
+                if rows * columns > limits.pixels:
+                    raise LimitError(
+                        f"a picture has {rows} x {columns} pixels; "
+                        f"at most {limits.pixels} are accepted"
+                    )
+                yield picture
+        except Image.DecompressionBombError as error:  # Pillow's own bound, which is higher
+            raise LimitError(f"a picture has more than {limits.pixels} pixels") from error
+        except SyntaxError as error:  # which Pillow raises for a broken PNG
+            raise DicomError("a picture is damaged (SyntaxError)") from error
 
 
 def _scale(
@@ -62,13 +74,3 @@ def _scale(
     """Bring values from 0 to ``top`` into [0, 1]."""
     image: Float32[np.ndarray, "rows columns"] = values.astype(np.float32) / np.float32(top)
     return np.clip(image, 0, 1, out=image)
-
-
-def _open(data: bytes) -> Image.Image:
-    """Read a picture's header; Pillow's own alarm about size is ours to raise, by `Limits`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Image.open(BytesIO(data), formats=("PNG", "JPEG"))
-        except _FAULTS as error:
-            raise DicomError(f"a picture is damaged ({type(error).__name__})") from error
