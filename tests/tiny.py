@@ -51,7 +51,7 @@ def make_checkpoint(folder: Path, *, fusion: str = "gated") -> Path:
     settings = ModelSettings.model_validate({"note": str(notes), "fusion": fusion, "width": 32})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        _write_bert(notes)
+        write_bert(notes)
         model = build_model(settings, PREPARE, TASKS, pretrained=True).eval()
     record = CheckpointRecord(
         model=settings,
@@ -66,7 +66,7 @@ def make_checkpoint(folder: Path, *, fusion: str = "gated") -> Path:
     return folder
 
 
-def _write_bert(folder: Path) -> None:
+def write_bert(folder: Path) -> None:
     """Write a BERT of two narrow layers in a Hugging Face folder, with MiniLM's word pieces."""
     folder.mkdir(parents=True)
     config = BertConfig(
