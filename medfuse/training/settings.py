@@ -1,12 +1,11 @@
 """What ``medfuse train`` reads: one TOML file in, frozen settings out; read without torch."""
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from medfuse.config import Balance, PrepareSettings, Settings, Task, read_settings
+from medfuse.config import Balance, PrepareSettings, Settings, Task
 from medfuse.data.cohort import CohortSettings
 from medfuse.data.splits import SplitSettings
 from medfuse.models.settings import ModelSettings
@@ -82,11 +81,3 @@ class TrainSettings(Settings):
         if len(set(names)) != len(names):
             raise ValueError("two tasks have the same name")
         return self
-
-
-def read_demo_settings(table: Path) -> TrainSettings:
-    """Read the demo's settings, which come with the package, for a cohort's table."""
-    settings = read_settings(Path(str(files("medfuse.training") / "demo.toml")), TrainSettings)
-    return settings.model_copy(
-        update={"cohort": settings.cohort.model_copy(update={"table": table})}
-    )
