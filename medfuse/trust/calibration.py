@@ -20,10 +20,9 @@ LOWEST, HIGHEST = 0.05, 20.0
 
 
 class TargetCalibration(Settings):
-    """How one target's logit is read.
+    """How one target's logit is read: ``offset + scale * (logit / temperature + bias)``.
 
-    A probability is that of ``logit / temperature + bias``; a regression's value is
-    ``offset + scale * logit``.
+    Only a regression has an offset and a scale, and only the others a temperature and a bias.
     """
 
     temperature: float = Field(default=1.0, gt=0)
@@ -95,6 +94,16 @@ def fit_calibration(
     return Calibration(targets=fitted)
 
 
+def calibrate(
+    tasks: Sequence[Task], logits: Float[np.ndarray, "n k"], calibration: Calibration
+) -> Float[np.ndarray, "n k"]:
+    """Scale logits so that their sigmoid or softmax, or a quantity itself, is what it says."""
+    each = [calibration.of(target) for task in tasks for target in task.targets]
+    bias, offset = [c.bias for c in each], [c.offset for c in each]
+    scaled = logits.astype(np.float64) / [c.temperature for c in each] + bias
+    return np.asarray(scaled * [c.scale for c in each] + offset)
+
+
 def probabilities(
     task: Task, logits: Float[np.ndarray, "n k"], calibration: Calibration
 ) -> Float[np.ndarray, "n c"]:
@@ -105,8 +114,7 @@ def probabilities(
     """
     if task.kind is TaskKind.REGRESSION:
         return np.zeros((len(logits), 0))
-    each = [calibration.of(target) for target in task.targets]
-    scaled = logits.astype(np.float64) / [c.temperature for c in each] + [c.bias for c in each]
+    scaled = calibrate([task], logits, calibration)
     if task.kind is TaskKind.MULTICLASS:
         return np.asarray(softmax(scaled, axis=1))
     if task.kind is TaskKind.ORDINAL:
@@ -125,8 +133,7 @@ def answer(
         own = logits[where]
         value = None
         if task.kind is TaskKind.REGRESSION:
-            read = calibration.of(task.targets[0])
-            value = read.offset + read.scale * float(own[0])
+            value = float(calibrate([task], own[None], calibration)[0, 0])
         chances = probabilities(task, own[None], calibration)[0]
         answers.append(TaskPrediction(task=task, logits=own, probabilities=chances, value=value))
     return tuple(answers)
