@@ -346,8 +346,9 @@ def test_spans_are_in_order_and_hold_their_pieces(text: str) -> None:
     assert (starts[1:] >= ends[:-1]).all() or not text.isascii()  # one sign can be two pieces
     for piece, start, end in zip(note.values[1:-1], starts, ends, strict=True):
         token = str(TOKENIZER.id_to_token(int(piece))).removeprefix("##")
-        if token != "[UNK]" and note.text[start:end].isascii():
-            assert note.text[start:end].lower() == token
+        shown = re.sub(r"[\x00-\x1f\x7f]", "", note.text[start:end])  # the tokenizer drops these
+        if token != "[UNK]" and shown.isascii():
+            assert shown.lower() == token
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from peak_memory import MOST_BYTES, measure
 from pydicom.data import get_testdata_file
@@ -190,7 +190,7 @@ def test_a_dicom_electrocardiogram_is_not_a_voice() -> None:
     [
         ({"samples": 9_000}, "8000 bytes; its header declares 9000"),
         ({"samples": 100}, "8000 bytes; its header declares 100"),
-        ({"interpretation": "XX"}, "'XX' is not supported"),
+        ({"interpretation": "XX"}, "WaveformSampleInterpretation is not supported"),
         ({"interpretation": "SS"}, "WaveformBitsAllocated is not 16"),
         ({"bits_stored": 12}, "WaveformBitsStored"),
     ],
@@ -455,15 +455,15 @@ SEEDS = [
 
 
 @given(
-    seed=st.sampled_from(SEEDS),
+    seed=st.integers(0, len(SEEDS) - 1),
     places=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=6),
     end=st.floats(0.1, 1),
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None)
 def test_damage_ends_in_a_typed_error_or_in_sound(
-    seed: bytes, places: list[tuple[float, bytes]], end: float
+    seed: int, places: list[tuple[float, bytes]], end: float
 ) -> None:
-    data = bytearray(seed)
+    data = bytearray(SEEDS[seed])
     for place, patch in places:
         at = int(place**3 * len(data))  # most often in the header
         data[at : at + len(patch)] = patch

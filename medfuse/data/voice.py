@@ -15,6 +15,7 @@ from pydicom import Dataset
 
 from medfuse.config import SAMPLE_RATE, Limits, VoiceSettings
 from medfuse.data.dicom import read_dataset
+from medfuse.data.dicom_bounds import refuse_faults
 from medfuse.errors import DicomError, LimitError, VoiceError
 from medfuse.types import Modality, PreparedVoice, Remark
 
@@ -353,6 +354,51 @@ def _check_declared(frames: int, rate_hz: int, channels: int, limits: Limits) ->
 def _decode_object(data: bytes, limits: Limits) -> Recording:
     """Decode a DICOM audio waveform object (PS3.3 A.34.2, A.34.10 and C.10.9)."""
     ds = read_voice_object(data, limits)
+    try:
+        with refuse_faults("its waveform is damaged"):
+            samples = _read_samples(ds, limits)
+    except DicomError as error:
+        raise VoiceError(f"the recording's DICOM object cannot be read: {error}") from error
+    return _gather(
+        samples.to_blocks(), samples.rate_hz, samples.stored.shape[1], samples.full_scale, limits
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """The samples of a DICOM waveform as they are stored.
+
+    Attributes:
+        stored: Integers, in their own byte order.
+        bits: How many bits of each hold the sample.
+        table: The value of each byte where a law encodes them, else None.
+        rate_hz: Samples per second.
+    """
+
+    stored: Shaped[np.ndarray, "n c"]
+    bits: int
+    table: Float32[np.ndarray, "256"] | None
+    rate_hz: int
+
+    @property
+    def full_scale(self) -> float:
+        """The largest value below 1."""
+        return 1 - 2.0 ** (1 - self.bits) if self.table is None else float(self.table.max())
+
+    def to_blocks(self) -> Iterator[Float32[np.ndarray, "n c"]]:
+        """Give the values, from -1 to 1, block by block."""
+        scale = 2.0 ** (self.bits - 1)
+        middle = scale if self.stored.dtype.kind == "u" else 0.0
+        for start in range(0, len(self.stored), _BLOCK):
+            block = self.stored[start : start + _BLOCK]
+            if self.table is not None:
+                yield self.table[block]
+            else:
+                yield ((block.astype(np.float64) - middle) / scale).astype(np.float32)
+
+
+def _read_samples(ds: Dataset, limits: Limits) -> _Samples:
+    """Read the samples of a waveform object whose header fits them."""
     if ds.get("SOPClassUID") not in VOICE_OBJECTS:
         raise VoiceError(
             "the recording's DICOM object holds no sound; expected "
@@ -361,10 +407,7 @@ def _decode_object(data: bytes, limits: Limits) -> Recording:
     groups = ds.get("WaveformSequence") or []
     if len(groups) != 1:
         raise VoiceError(f"WaveformSequence has {len(groups)} items; expected 1")
-    return _decode_group(groups[0], ds, limits)
-
-
-def _decode_group(group: Dataset, ds: Dataset, limits: Limits) -> Recording:
+    group = groups[0]
     channels = int(group.get("NumberOfWaveformChannels") or 0)
     frames = int(group.get("NumberOfWaveformSamples") or 0)
     rate_hz = round(float(group.get("SamplingFrequency") or 0))
@@ -372,7 +415,7 @@ def _decode_group(group: Dataset, ds: Dataset, limits: Limits) -> Recording:
     interpretation = str(group.get("WaveformSampleInterpretation"))
     if interpretation not in _INTERPRETATIONS:
         raise VoiceError(
-            f"WaveformSampleInterpretation {interpretation!r} is not supported; expected one of "
+            "WaveformSampleInterpretation is not supported; expected one of "
             + ", ".join(_INTERPRETATIONS)
         )
     kind = _INTERPRETATIONS[interpretation]
@@ -380,7 +423,7 @@ def _decode_group(group: Dataset, ds: Dataset, limits: Limits) -> Recording:
     if group.get("WaveformBitsAllocated") != allocated:
         raise VoiceError(
             f"WaveformBitsAllocated is not {allocated}, which WaveformSampleInterpretation "
-            f"{interpretation!r} needs"
+            f"{interpretation} needs"
         )
     data = group.get("WaveformData") or b""
     size = frames * channels * allocated // 8
@@ -389,15 +432,8 @@ def _decode_group(group: Dataset, ds: Dataset, limits: Limits) -> Recording:
     # WaveformData is a plain array of bytes to pydicom, so a big-endian object's stays big-endian.
     _, little_endian = ds.original_encoding
     dtype = np.dtype(kind).newbyteorder("<" if little_endian is not False else ">")
-    samples = np.frombuffer(data, dtype, count=frames * channels).reshape(frames, channels)
-    stored = _bits_stored(group, allocated)
-    table = _LAWS.get(interpretation)
-    full_scale = float(table.max()) if table is not None else 1 - 2.0 ** (1 - stored)
-    blocks = (
-        table[block] if table is not None else _to_float(block, stored)
-        for block in (samples[i : i + _BLOCK] for i in range(0, frames, _BLOCK))
-    )
-    return _gather(blocks, rate_hz, channels, full_scale, limits)
+    stored = np.frombuffer(data, dtype, count=frames * channels).reshape(frames, channels)
+    return _Samples(stored, _bits_stored(group, allocated), _LAWS.get(interpretation), rate_hz)
 
 
 def _bits_stored(group: Dataset, allocated: int) -> int:
@@ -407,12 +443,6 @@ def _bits_stored(group: Dataset, allocated: int) -> int:
     if len(stored) > 1 or not stored <= set(range(2, allocated + 1)):
         raise VoiceError(f"WaveformBitsStored {sorted(stored)} is not supported; expected one")
     return stored.pop() if stored else allocated
-
-
-def _to_float(block: Shaped[np.ndarray, "n c"], stored: int) -> Float32[np.ndarray, "n c"]:
-    scale = 2.0 ** (stored - 1)
-    middle = scale if block.dtype.kind == "u" else 0.0
-    return np.asarray((block.astype(np.float64) - middle) / scale, dtype=np.float32)
 
 
 def _expand_mu_law() -> Float32[np.ndarray, "256"]:
