@@ -221,7 +221,8 @@ def _cut(pool: Sequence[Prepared], row: int, size: Size, subset: frozenset[Modal
         geometry=tuple(view.geometry[0] for view in views if view is not None),
     )
     bands = part.voice.values.shape[1]
-    note = replace(part.note, values=np.resize(part.note.values, pieces))
+    spans = np.resize(part.note.spans, (pieces, 2))
+    note = replace(part.note, values=np.resize(part.note.values, pieces), spans=spans)
     voice = replace(part.voice, values=np.resize(part.voice.values, (mel, bands)))
     return Prepared(
         image=image if Modality.IMAGE in subset else None,
