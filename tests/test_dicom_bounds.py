@@ -1,8 +1,10 @@
 """medfuse.data.dicom_bounds and codestream: real bombs are refused, at little cost in memory."""
 
+import re
 import struct
 import subprocess
 import sys
+import tomllib
 import warnings
 import zlib
 from collections.abc import Callable
@@ -305,6 +307,7 @@ BOMBS: dict[Callable[[], bytes], tuple[type[Exception], str]] = {
 
 PROBE = """
 import sys
+import tomllib
 from pathlib import Path
 from medfuse.config import ImageSettings, Limits
 from medfuse.data.dicom import decode_frames
@@ -500,3 +503,21 @@ def test_frame_that_is_cut_off_is_refused_and_not_shown_half(name: str) -> None:
     data = encapsulated(ds, ds.file_meta.TransferSyntaxUID, [frame[: len(frame) // 2]])
     with pytest.raises(DicomError, match="cut off"):
         decode(data)
+
+
+# --- the page in docs ----------------------------------------------------------------------
+
+
+def test_page_states_the_limits_that_hold() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "dicom.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^\| `limits\.(\w+)` \| (\d+) \|", page, re.MULTILINE)
+    assert len(stated) == 10
+    assert {name: int(value) for name, value in stated} == {
+        name: getattr(LIMITS, name) for name, _ in stated
+    }
+
+
+def test_page_shows_the_settings_as_they_are_by_default() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "dicom.md").read_text(encoding="utf-8")
+    shown = page.split("```toml\n")[1].split("```")[0]
+    assert ImageSettings(**tomllib.loads(shown)["image"]) == ImageSettings()

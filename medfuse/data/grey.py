@@ -276,8 +276,10 @@ def measure_span(
 
 def look_up(values: Num[np.ndarray, "*shape"], table: LookupTable) -> Float32[np.ndarray, "*shape"]:
     """Replace each value by its table entry, the nearest one outside the table's range."""
-    places = np.nan_to_num(np.rint(values.astype(np.float64))) - table.first
-    places = np.clip(places, 0, len(table.entries) - 1).astype(np.intp)
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(np.rint(values))
+    lowest, highest = table.first, table.first + len(table.entries) - 1
+    places = np.clip(values.astype(np.float64), lowest, highest).astype(np.intp) - lowest
     entries: Float32[np.ndarray, " n"] = table.entries.astype(np.float32)
     found: Float32[np.ndarray, "*shape"] = entries[places]
     return found
