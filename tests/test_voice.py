@@ -204,6 +204,16 @@ def test_a_dicom_header_that_does_not_fit_its_samples_is_refused(
         decode_voice(data, LIMITS)
 
 
+@pytest.mark.parametrize("length", [1, 3, 255])
+def test_a_dicom_element_of_a_wrong_length_is_refused(length: int) -> None:
+    data = voice_object(bytes(8_000), samples=8_000)
+    channels = b"\x3a\x00\x05\x00US"  # NumberOfWaveformChannels, two bytes long
+    changed = data.replace(channels + b"\x02\x00", channels + bytes([length, 0]))
+    assert changed != data
+    with pytest.raises(VoiceError, match="DICOM object cannot be read"):
+        decode_voice(changed, LIMITS)
+
+
 # Log-mel
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom.datadict import dictionary_VR
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from medfuse.config import Limits
@@ -29,6 +29,7 @@ _INFLATE_STEP = 2**20
 _FAULTS = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,  # a bare Exception, which quotes the value
     EOFError,
     InvalidDicomError,
     LookupError,
