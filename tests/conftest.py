@@ -1,4 +1,4 @@
-"""What tests of several modules share: one small checkpoint and its bundle per run."""
+"""What tests of several modules share: one small checkpoint, its bundle and one cohort per run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +36,19 @@ def hand_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.hand_bundle import make_bundle
 
     return make_bundle(tmp_path_factory.mktemp("hand") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A known-truth cohort of 40 small studies; do not change it."""
+
+    def make(folder: Path) -> None:
+        from medfuse.synthetic.cohort import write_cohort
+        from medfuse.synthetic.options import CohortOptions
+
+        write_cohort(folder, CohortOptions(studies=40, seed=3, size=192), workers=1)
+
+    return _once(tmp_path_factory, "cohort", make)
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

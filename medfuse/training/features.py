@@ -189,11 +189,11 @@ class _Cache:
                     key = self.source(study.digests).keys[modality]
                     if modality in study.values:
                         new[key] = study.values[modality]
-                    else:  # a file that gives nothing to read, such as a silent voice
-                        self.store.put(key, np.zeros(0, self._dtype))
+                    else:  # a file that gives nothing to read, such as a note of left out sections
+                        self.store.put({key: np.zeros(0, self._dtype)})
             new = {key: values for key, values in new.items() if key not in self.store}
-            for key, values in zip(new, self._encode(modality, list(new.values())), strict=True):
-                self.store.put(key, values)
+            encoded = self._encode(modality, list(new.values()))
+            self.store.put(dict(zip(new, encoded, strict=True)))
 
     def _encode(self, modality: Modality, values: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         if modality not in self._model.frozen:

@@ -3,7 +3,8 @@
 import fcntl
 import json
 import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from medfuse.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class ArrayStore:
     """Arrays by key in ``FOLDER/data.bin``, their places in ``FOLDER/index.jsonl``; no pickle.
 
     Several runs may use one store at once: writers lock it, and an array's bytes are written
-    before its place, so a reader never sees half of one. A write that was cut short leaves bytes
-    that no place points to.
+    on the disk before its place is written, so a reader never sees half of one. A write that was
+    cut short leaves bytes that no place points to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,33 +69,45 @@ class ArrayStore:
         flat = np.frombuffer(self._map, dtype, prod(place.shape), place.offset)
         return flat.reshape(place.shape)
 
-    def put(self, key: str, array: np.ndarray) -> None:
-        """Append an array; one that is there already is kept."""
+    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Append arrays; those that are there already are kept."""
         with self._locked():
             self.refresh()
-            if key in self._places:
-                return
+            lines = []
             with self._data.open("ab") as data:
-                data.write(bytes(-data.tell() % 64))  # views must be aligned to their items
-                place = _Place(data.tell(), array.shape, array.dtype.str)
-                data.write(np.ascontiguousarray(array).tobytes())
-            line = {"key": key, "offset": place.offset, "shape": place.shape, "dtype": place.dtype}
+                for key, array in arrays.items():
+                    if key in self._places:
+                        continue
+                    data.write(bytes(-data.tell() % 64))  # views must be aligned to their items
+                    place = {"offset": data.tell(), "shape": array.shape, "dtype": array.dtype.str}
+                    lines.append(json.dumps({"key": key} | place).encode() + b"\n")
+                    data.write(np.ascontiguousarray(array).tobytes())
+                data.flush()
+                os.fsync(data.fileno())
             with self._index.open("ab") as index:
-                # Ends whatever line was cut short, and this one; an empty line names no array.
+                # Ends a line that was cut short; else an empty line, which names no array.
                 index.write(b"\n" * (index.tell() > self._read_to))
-                index.write(json.dumps(line).encode() + b"\n")
+                index.writelines(lines)
             self.refresh()
 
     def refresh(self) -> None:
-        """Learn of arrays that others have written since."""
+        """Learn of arrays that others have written since.
+
+        Raises:
+            TrainingError: The file is shorter than its index says.
+        """
         with self._index.open("rb") as index:
             index.seek(self._read_to)
             lines = [line for line in index if line.endswith(b"\n")]
         self._read_to += sum(map(len, lines))
         size = self._data.stat().st_size
-        for place in map(_parse, lines):
-            if place is not None and place[1].end <= size:
-                self._places.setdefault(*place)
+        for key, place in filter(None, map(_parse, lines)):
+            if place.end > size:
+                raise TrainingError(
+                    f"{self._data}: shorter than its index says; remove the folder, and features "
+                    "are computed again"
+                )
+            self._places[key] = place
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
