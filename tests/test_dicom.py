@@ -3,6 +3,8 @@
 import base64
 import csv
 import random
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +373,14 @@ def test_a_localiser_among_slices_leaves_the_series_to_its_numbers() -> None:
     assert marks(*files) == [10, 20, 30]
 
 
+def test_files_with_the_same_number_go_by_uid() -> None:
+    files = [
+        slice_file(mark, SeriesInstanceUID="1.5", InstanceNumber=1, SOPInstanceUID=f"1.2.{uid}")
+        for mark, uid in ((20, 6), (10, 5))
+    ]
+    assert marks(*files) == marks(*reversed(files)) == [10, 20]
+
+
 def test_series_go_by_number_and_those_without_come_last() -> None:
     files = [
         slice_file(10, SeriesInstanceUID="1.1"),
@@ -427,6 +437,15 @@ def test_frames_that_are_not_chosen_are_not_decoded() -> None:
     np.testing.assert_allclose(image, (pixels[1] - 0.5 + 0.5) / 47, atol=1e-6)
     with pytest.raises(DicomError):
         decode(file, frames=3)
+
+
+def test_threads_that_decode_at_once_leave_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda _: decode(read_file("MR_small_RLE.dcm"))[0], range(24)))
+    assert warnings.filters == before
+    for image in images[1:]:
+        np.testing.assert_array_equal(image, images[0])
 
 
 # --- damage --------------------------------------------------------------------------------

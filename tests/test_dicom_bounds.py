@@ -461,21 +461,47 @@ def test_tiles_are_counted_from_the_size_marker() -> None:
         check_codestream(bytes(frame), JPEG2000Lossless, shape, 16, Limits(tiles=5))
 
 
+def with_precincts(frame: bytes, size: int) -> tuple[bytes, int]:
+    """State one precinct size for each resolution; return how many resolutions there are."""
+    styled = bytearray(frame)
+    style = styled.index(b"\xff\x52")
+    resolutions = styled[style + 9] + 1
+    (length,) = struct.unpack_from(">H", styled, style + 2)
+    struct.pack_into(">H", styled, style + 2, length + resolutions)
+    styled[style + 4] |= 1
+    styled[style + 14 : style + 14] = bytes([size]) * resolutions
+    return bytes(styled), resolutions
+
+
 def test_precincts_are_counted_at_every_resolution() -> None:
+    frame, resolutions = with_precincts(jpeg_2000_frame(), 0x77)  # 128 samples a side
+    # 512 / 128 = 4 a side at the top, then 2, then 1 for each of the rest.
+    count = 16 + 4 + (resolutions - 2)
+    shape = Shape(512, 512, 1)
+    check_codestream(frame, JPEG2000Lossless, shape, 16, Limits(tiles=count))
+    with pytest.raises(LimitError, match=f"{count} tiles or precincts"):
+        check_codestream(frame, JPEG2000Lossless, shape, 16, Limits(tiles=count - 1))
+
+
+def test_precincts_of_one_component_or_one_tile_are_counted_as_well() -> None:
+    frame = jpeg_2000_frame()
+    style = b"\0\1\x05\x04\x04\0\1" + b"\0" * 6  # component 0, 5 levels, precincts of 1 sample
+    marker = b"\xff\x53" + struct.pack(">H", 2 + len(style)) + style
+    shape = Shape(512, 512, 1)
+    for before in (b"\xff\x90", b"\xff\x93"):  # in the main header, in the first tile's
+        place = frame.index(before)
+        with pytest.raises(LimitError, match="precincts"):
+            check_codestream(
+                frame[:place] + marker + frame[place:], JPEG2000Lossless, shape, 16, LIMITS
+            )
+
+
+def test_code_blocks_too_small_for_any_encoder_are_refused() -> None:
     frame = bytearray(jpeg_2000_frame())
     style = frame.index(b"\xff\x52")
-    levels = frame[style + 9]
-    sizes = bytes([0x77] * (levels + 1))  # 128 samples a side at each resolution
-    (length,) = struct.unpack_from(">H", frame, style + 2)
-    struct.pack_into(">H", frame, style + 2, length + len(sizes))
-    frame[style + 4] |= 1
-    frame[style + 14 : style + 14] = sizes
-    # 512 / 128 = 4 a side at the top, then 2, then 1 for each of the rest.
-    count = 16 + 4 + (levels - 1)
-    shape = Shape(512, 512, 1)
-    check_codestream(bytes(frame), JPEG2000Lossless, shape, 16, Limits(tiles=count))
-    with pytest.raises(LimitError, match=f"{count} tiles or precincts"):
-        check_codestream(bytes(frame), JPEG2000Lossless, shape, 16, Limits(tiles=count - 1))
+    frame[style + 10 : style + 12] = b"\0\0"  # 4 x 4
+    with pytest.raises(DicomError, match="code blocks"):
+        check_codestream(bytes(frame), JPEG2000Lossless, Shape(512, 512, 1), 16, LIMITS)
 
 
 @settings(deadline=None)

@@ -22,7 +22,8 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xF7})
 _FOREIGN_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xDE})
 _START_OF_SCAN = 0xDA
 _CODING_STYLE = 0xFF52
-_START_OF_TILE_PART = b"\xff\x90"
+_COMPONENT_STYLE = 0xFF53
+_START_OF_DATA = b"\xff\x93"
 _SMALLEST_BLOCK = (
     8  # 2^8 samples; writers use 2^10 to 2^12, and each block costs the decoder a record
 )
@@ -122,23 +123,31 @@ def _read_jpeg_2000(frame: bytes, limits: Limits) -> Shape:
 
 
 def _count_precincts(frame: bytes, position: int, width: int, height: int) -> int:
-    """Count one component's precincts by the main header (ISO 15444-1 A.6.1, B.6)."""
-    while frame[position : position + 2] not in (_START_OF_TILE_PART, b""):
+    """Count a component's precincts by the headers up to the first data (ISO 15444-1 A.6, B.6).
+
+    Returns:
+        The most that any coding style states, of the whole image or of one component.
+    """
+    most = 0
+    while frame[position : position + 2] != _START_OF_DATA:
         marker, length = struct.unpack_from(">HH", frame, position)
-        if marker == _CODING_STYLE:
-            levels, block_width, block_height = frame[position + 9 : position + 12]
+        # Both styles hold levels, block width, block height, two flags, and precinct sizes if any.
+        if marker in (_CODING_STYLE, _COMPONENT_STYLE):
+            whole = marker == _CODING_STYLE
+            flags = frame[position + (4 if whole else 5)]
+            style = frame[position + (9 if whole else 6) : position + 2 + length]
+            levels, block_width, block_height = style[0], style[1], style[2]
             if block_width + block_height + 4 < _SMALLEST_BLOCK:
                 raise DicomError("a JPEG 2000 frame has code blocks of fewer than 256 samples")
-            if not frame[position + 4] & 1:
-                return 1  # precincts of 2^15 samples a side
+            sizes = style[5:] if flags & 1 else b""
             count = 0
-            for level, size in zip(range(levels, -1, -1), frame[position + 14 :], strict=False):
+            for level, size in zip(range(levels, -1, -1), sizes, strict=False):
                 columns = ceil(width / 2 ** (level + (size & 15)))
                 rows = ceil(height / 2 ** (level + (size >> 4)))
                 count += columns * rows
-            return count
+            most = max(most, count)
         position += 2 + max(length, 2)
-    raise DicomError("a JPEG 2000 frame states no coding style")
+    return most
 
 
 def _find_codestream(frame: bytes) -> int:

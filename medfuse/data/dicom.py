@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from math import inf
 
 import numpy as np
 import pydicom
@@ -35,6 +34,7 @@ from medfuse.data.dicom_bounds import (
 )
 from medfuse.data.grey import MONOCHROME, SUPPORTED, StoredPixels, functional_group, make_grey
 from medfuse.data.picture import is_picture, read_picture, read_picture_size
+from medfuse.data.series import Place, order_places, place_picture, read_place, read_vector
 from medfuse.errors import DicomError, LimitError
 
 _PIXELS = {
@@ -114,16 +114,6 @@ class _Layout:
         """Bytes of one decoded frame."""
         shape = self.shape
         return shape.rows * shape.columns * shape.samples * max(self.bits_allocated // 8, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a frame stands in its study: by series, then by position or else by number."""
-
-    series: tuple[float, str, int]
-    number: float
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +207,8 @@ def decode_frames(
 def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limits) -> FrameChoice:
     """Put a study's frames in order and choose at most ``settings.frames`` of them, evenly.
 
-    The order of the files does not matter, but for those that say nothing of their place. Series
-    go by SeriesNumber, then SeriesInstanceUID. Within a series whose frames share an orientation
-    (ImageOrientationPatient, to 0.01), frames go by ImagePositionPatient along its normal (PS3.3
-    C.7.6.2.1.1); in any other series by InstanceNumber, then by their number in the file.
+    The order is that of `order_places`; that of the files does not matter, but for files that say
+    nothing of their place.
 
     Raises:
         DicomError: A file is not an image that can be shown, or is damaged.
@@ -230,7 +218,7 @@ def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limi
         raise LimitError(
             f"a study has {len(images)} files; at most {limits.instances} are accepted"
         )
-    found: list[tuple[_Place, FrameSource, int]] = []
+    found: list[tuple[Place, FrameSource, int]] = []
     for instance, data in enumerate(images):
         check_file_bytes(data, limits)
         if is_picture(data):
@@ -242,9 +230,9 @@ def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limi
             raise LimitError(f"a study declares more than {limits.frames} frames")
         with refuse_faults("a DICOM file's place in its series cannot be read"):
             for frame in range(layout.frames):
-                place = _read_place(header.ds, instance, frame)
+                place = read_place(header.ds, instance, frame)
                 found.append((place, FrameSource(instance, frame, header), layout.frame_bytes))
-    ordered = _order_frames(found)
+    ordered = [found[index] for index in order_places([place for place, _, _ in found])]
     kept = min(settings.frames, len(ordered))
     # The middle of each of `kept` equal parts, so one frame of a stack is its middle one.
     chosen = [ordered[(2 * i + 1) * len(ordered) // (2 * kept)] for i in range(kept)]
@@ -435,75 +423,20 @@ def _decode_pixels(header: _Header, frame: int, limits: Limits) -> StoredPixels:
 
 def _find_picture(
     instance: int, data: bytes, settings: ImageSettings, limits: Limits
-) -> tuple[_Place, FrameSource, int]:
+) -> tuple[Place, FrameSource, int]:
     if not settings.pictures:
         raise DicomError(
             "a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"
         )
     rows, columns = read_picture_size(data, limits)
-    place = _Place((inf, "", instance), 0.0, None, None)
-    return place, FrameSource(instance, 0, None), 4 * rows * columns
-
-
-def _read_place(ds: pydicom.Dataset, instance: int, frame: int) -> _Place:
-    """Read where a frame stands in its study."""
-    series_uid = str(ds.get("SeriesInstanceUID") or "")
-    position = functional_group(ds, frame, "PlanePositionSequence").get("ImagePositionPatient")
-    orientation = functional_group(ds, frame, "PlaneOrientationSequence").get(
-        "ImageOrientationPatient"
-    )
-    x = _finite(position, 3)
-    return _Place(
-        series=(
-            _read_order(ds, "SeriesNumber"),
-            series_uid,
-            -1 if series_uid else instance,
-        ),
-        number=_read_order(ds, "InstanceNumber"),
-        position=None if x is None else (x[0], x[1], x[2]),
-        orientation=_finite(orientation, 6),
-    )
-
-
-def _order_frames(
-    found: list[tuple[_Place, FrameSource, int]],
-) -> list[tuple[_Place, FrameSource, int]]:
-    """Sort by series, and in each by position where all its frames have one, else by number."""
-    stacks: dict[tuple[float, str, int], list[tuple[_Place, FrameSource, int]]] = {}
-    for entry in found:
-        stacks.setdefault(entry[0].series, []).append(entry)
-    ordered = []
-    for series in sorted(stacks):
-        stack = stacks[series]
-        normal = _find_normal([place for place, _, _ in stack])
-
-        def key(
-            entry: tuple[_Place, FrameSource, int], normal: np.ndarray | None = normal
-        ) -> tuple[float, float, int, int]:
-            place, source, _ = entry
-            along = 0.0 if normal is None else round(float(normal @ np.array(place.position)), 3)
-            return along, place.number, source.instance, source.frame
-
-        ordered.extend(sorted(stack, key=key))
-    return ordered
-
-
-def _find_normal(places: list[_Place]) -> np.ndarray | None:
-    """Find the normal of a series' frames, or None where they do not lie in parallel planes."""
-    orientations = [place.orientation for place in places if place.position is not None]
-    if len(orientations) < len(places) or None in orientations:
-        return None
-    stacked = np.array(orientations)
-    if np.abs(stacked - stacked[0]).max() > 0.01:
-        return None
-    return np.cross(stacked[0, :3], stacked[0, 3:])
+    return place_picture(instance), FrameSource(instance, 0, None), 4 * rows * columns
 
 
 def _read_spacing(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
     """Read row and column spacing: in the patient, or else at the detector (PS3.3 10.7.1.3)."""
     group = functional_group(ds, frame, "PixelMeasuresSequence")
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        spacing = _finite(group.get(keyword) or ds.get(keyword), 2)
+        spacing = read_vector(group if keyword in group else ds, keyword, 2)
         if spacing is not None and min(spacing) > 0:
             return spacing[0], spacing[1]
     return None
@@ -514,17 +447,3 @@ def _read_count(ds: pydicom.Dataset, keyword: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise DicomError(f"{keyword} is missing or not a positive number")
     return value
-
-
-def _read_order(ds: pydicom.Dataset, keyword: str) -> float:
-    """Read a number to sort by; what has none comes last."""
-    value = ds.get(keyword)
-    return inf if value is None or value == "" else float(value)
-
-
-def _finite(value: object, count: int) -> tuple[float, ...] | None:
-    """Read that many finite numbers, or None."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != count:
-        return None
-    numbers = tuple(float(number) for number in value)
-    return numbers if np.all(np.isfinite(numbers)) else None
