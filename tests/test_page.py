@@ -174,6 +174,7 @@ def url(
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     assert chromium, "the page is tested in chromium; 'make test' installs it"
+    expect.set_options(timeout=30_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         yield browser
@@ -189,7 +190,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda m: faults.append(m.text) if "Security Policy" in m.text else None)
     page.goto(url)
-    expect(page.get_by_role("button", name="Predict")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("button", name="Predict")).to_be_visible()
     yield page
     assert hosts <= {urlparse(url).netloc, ""}, "a request left the machine"  # "" is data: or blob:
     assert faults == []
