@@ -69,8 +69,10 @@ def take(url: str, out: Path, example: str | None) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(url)
         page.get_by_label("Example study").click()
-        options = page.get_by_role("option")
-        (options.get_by_text(example, exact=True) if example else options.first).click()
+        if example:
+            page.get_by_role("option", name=example, exact=True).click()
+        else:
+            page.get_by_role("option").first.click()
         expect(page.locator("#image img")).to_be_visible()
         page.get_by_role("button", name="Predict").click()
         expect(page.locator("#answer")).to_contain_text("%")
