@@ -1,6 +1,9 @@
 """A manifest in; the model card out, for people to read before they trust an answer."""
 
+import re
+
 from medfuse.bundle import Manifest, ParityReport
+from medfuse.training.report import Report, format_report
 
 
 def write_model_card(manifest: Manifest) -> str:
@@ -83,7 +86,8 @@ def _input(manifest: Manifest) -> str:
 def _metrics(manifest: Manifest) -> str:
     if not manifest.metrics:
         return "The checkpoint records none, so nothing is known of how well it answers."
-    return "As the training run measured them: see `metrics` in `manifest.json`."
+    text = format_report(Report.model_validate(manifest.metrics), manifest.tasks)
+    return re.sub("^#", "###", text, flags=re.MULTILINE).strip()  # below this section's heading
 
 
 def _list(entries: dict[str, str]) -> str:
