@@ -93,23 +93,24 @@ def make_body(patient: Patient, rng: np.random.Generator) -> Body:
 
 
 def draw_lesions(body: Body, rng: np.random.Generator) -> Lesions:
-    """Choose where the signs would be, so that none hides another."""
-    side = int(rng.choice((-1, 1)))
+    """Choose where the signs would be, so that in the frontal view none hides another."""
+    side, opacity_side = (int(rng.choice((-1, 1))) for _ in range(2))
+    # An enlarged heart lies in front of the left lung's lower half.
+    nodule_y = body.apex + rng.uniform(45, 115 if side < 0 else 85)
+    opacity_y = body.apex + rng.uniform(45, 130 if opacity_side < 0 else 85)
+    if opacity_side == side and abs(opacity_y - nodule_y) < 70:
+        side = -side
+        nodule_y = min(nodule_y, body.apex + 85)
     nodule_x = side * body.half_width * rng.uniform(0.42, 0.66)
-    nodule_y = rng.uniform(body.apex + 45, body.apex + 110)
-    opacity_side = int(rng.choice((-1, 1)))
-    opacity_y = rng.uniform(body.apex + 40, body.dome - 45)
-    if opacity_side == side and abs(opacity_y - nodule_y) < 65:
-        opacity_side = -side
     opacity_x = opacity_side * body.half_width * rng.uniform(0.48, 0.58)
     both = rng.random() < 0.35
     return Lesions(
         nodule=(nodule_x, nodule_y, float(rng.uniform(-40, 40))),
-        nodule_radius=float(rng.uniform(11, 16)),
-        nodule_contrast=float(rng.uniform(0.4, 0.65)),
+        nodule_radius=float(rng.uniform(12, 18)),
+        nodule_contrast=float(rng.uniform(0.75, 1.0)),
         opacity=(opacity_x, opacity_y, float(rng.uniform(-30, 30))),
-        opacity_radius=float(rng.uniform(30, 42)),
-        opacity_contrast=float(rng.uniform(0.5, 0.75)),
+        opacity_radius=float(rng.uniform(34, 46)),
+        opacity_contrast=float(rng.uniform(0.65, 0.9)),
         heart_share=(float(rng.uniform(0.38, 0.46)), float(rng.uniform(0.57, 0.68))),
         effusion_sides=(-1, 1) if both else (int(rng.choice((-1, 1))),),
         effusion_height=float(rng.uniform(35, 60)),
@@ -168,7 +169,7 @@ def render_frontal(
         dx = 0.95 * (x - pole * 0.52 * body.half_width)
         breast += _step((58 - np.hypot(dx, y - body.dome + 42)) / 2.5)
     fill = _stack(fill, body.breast * breast)
-    fill = _stack(fill, 0.55 * _vessels(x.shape, spacing, body, rng))
+    fill = _stack(fill, 0.45 * _vessels(x.shape, spacing, body, rng))
 
     shoulder = 58 + 62 * (side / 175) ** 2 - 75 * np.exp(-((side / 42) ** 4))
     trunk = _step((y - shoulder) / 3) * _step(

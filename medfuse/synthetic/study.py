@@ -146,5 +146,9 @@ def _make_images(
         images.append(
             encode_radiograph(burnt, replace(header, instance=instance, view=position), rng)
         )
-        evidence += [ImageEvidence(sign, instance, mask) for sign, mask in burnt.masks.items()]
+        evidence += [
+            ImageEvidence(sign, instance, mask)
+            for sign, mask in burnt.masks.items()
+            if mask.any()  # in the lateral view one sign may hide another
+        ]
     return tuple(images), tuple(evidence)

@@ -174,7 +174,7 @@ def _breath(wheezing: bool, rng: np.random.Generator) -> tuple[Waveform, list[Vo
         start, end = (low, high) if rng.random() < 0.5 else (high, low)
         phase = 2 * np.pi * np.cumsum(np.linspace(start, end, n)) / SAMPLE_RATE
         tone = np.sin(phase) + 0.4 * np.sin(2 * phase) + 0.15 * np.sin(3 * phase)
-        breath_out = breath_out + rng.uniform(0.06, 0.14) * _fade(tone, 0.1)
+        breath_out = breath_out + rng.uniform(0.09, 0.18) * _fade(tone, 0.1)
         offset = (len(breath_in) + len(pause)) / SAMPLE_RATE
         evidence.append(
             VoiceEvidence("wheeze", offset, offset + n / SAMPLE_RATE, 0.95 * low, 3.05 * high)
