@@ -89,7 +89,7 @@ def tabulate_posterior(
     posterior = np.full((len(targets), *mass.shape), np.nan)
     for row, target in enumerate(targets):
         yes = np.take(joint, [1], axis=names.index(target)).sum(axis=rest)
-        np.divide(yes, mass, out=posterior[row], where=mass > 0)
+        np.divide(yes, mass, out=posterior[row, ...], where=mass > 0)
     return PosteriorTable(tuple(names[axis] for axis in kept), mass, posterior)
 
 

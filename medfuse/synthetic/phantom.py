@@ -45,7 +45,8 @@ class Lesions:
         nodule: Position (x, y) in the frontal view and depth z in the lateral one; a negative x is
             the patient's right, a negative z the front.
         nodule_radius: Of its sharp part.
-        nodule_contrast: Of its centre, relative to the lungs' contrast.
+        nodule_contrast: Of its centre, relative to the lungs' contrast; calcium makes it more
+            than 1.
         opacity: Position (x, y, z) of the consolidation's centre.
         opacity_radius: Its extent.
         opacity_contrast: Relative to the lungs' contrast.
@@ -106,8 +107,8 @@ def draw_lesions(body: Body, rng: np.random.Generator) -> Lesions:
     both = rng.random() < 0.35
     return Lesions(
         nodule=(nodule_x, nodule_y, float(rng.uniform(-40, 40))),
-        nodule_radius=float(rng.uniform(12, 18)),
-        nodule_contrast=float(rng.uniform(0.75, 1.0)),
+        nodule_radius=float(rng.uniform(13, 15)),
+        nodule_contrast=float(rng.uniform(1.1, 1.6)),
         opacity=(opacity_x, opacity_y, float(rng.uniform(-30, 30))),
         opacity_radius=float(rng.uniform(34, 46)),
         opacity_contrast=float(rng.uniform(0.65, 0.9)),
@@ -161,9 +162,8 @@ def render_frontal(
         masks["effusion"] = fluid * air > 0.5
         fill = _stack(fill, 0.95 * fluid)
     if "nodule_opacity" in signs:
-        ball, disc = _ball(x, y, lesions.nodule[:2], lesions.nodule_radius)
-        masks["nodule_opacity"] = disc
-        fill = _stack(fill, lesions.nodule_contrast * ball)
+        ball, masks["nodule_opacity"] = _ball(x, y, lesions.nodule[:2], lesions.nodule_radius)
+        fill += lesions.nodule_contrast * ball * (1 - fill)
     breast = np.zeros_like(x)
     for pole in (-1, 1):
         dx = 0.95 * (x - pole * 0.52 * body.half_width)
@@ -222,7 +222,7 @@ def render_lateral(
     if "nodule_opacity" in signs:
         centre = (lesions.nodule[2], lesions.nodule[1])
         ball, masks["nodule_opacity"] = _ball(x, y, centre, lesions.nodule_radius)
-        fill = _stack(fill, lesions.nodule_contrast * ball)
+        fill += lesions.nodule_contrast * ball * (1 - fill)
     fill = _stack(fill, 0.4 * _vessels(x.shape, spacing, body, rng, lateral=True))
 
     trunk = _step((depth + 26 + 20 * _step((y - body.dome) / 30) - np.abs(x)) / 3)
