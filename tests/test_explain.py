@@ -1,6 +1,7 @@
 """Integrated gradients: answers by hand, completeness, and what is absent."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,3 +227,11 @@ def test_an_unknown_target_is_refused_by_the_names_there_are() -> None:
 def test_most_steps_below_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="most_steps is less than steps"):
         ExplainSettings(steps=8, most_steps=4)
+
+
+def test_the_code_shown_in_the_docs_explains_every_study_of_a_batch() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "explain.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0].replace("findings.nodule", "findings.sum")
+    names: dict[str, Any] = {"model": SumModel(), "batch": draw_batch(2), "tokenizer": TOKENIZER}
+    exec(code, names)
+    assert [a.target for a in names["attributions"]] == ["findings.sum"] * 2

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -322,6 +323,12 @@ def test_settings_name_exactly_the_networks_and_fusions_there_are() -> None:
     assert names("image") == set(IMAGE_NETWORKS)
     assert names("voice") == set(VOICE_NETWORKS)
     assert names("fusion") == set(FUSIONS)
+
+
+def test_the_settings_shown_in_the_docs_are_the_defaults() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    block = page.split("```toml\n")[1].split("```")[0]
+    assert ModelSettings.model_validate(tomllib.loads(block)["model"]) == ModelSettings()
 
 
 def test_a_frozen_network_without_weights_is_refused() -> None:
