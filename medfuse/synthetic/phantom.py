@@ -97,17 +97,19 @@ def draw_lesions(body: Body, rng: np.random.Generator) -> Lesions:
     """Choose where the signs would be, so that in the frontal view none hides another."""
     side, opacity_side = (int(rng.choice((-1, 1))) for _ in range(2))
     # An enlarged heart lies in front of the left lung's lower half.
-    nodule_y = body.apex + rng.uniform(45, 115 if side < 0 else 85)
+    nodule_y = body.apex + rng.uniform(60, 115 if side < 0 else 85)
     opacity_y = body.apex + rng.uniform(45, 130 if opacity_side < 0 else 85)
     if opacity_side == side and abs(opacity_y - nodule_y) < 70:
         side = -side
         nodule_y = min(nodule_y, body.apex + 85)
-    nodule_x = side * body.half_width * rng.uniform(0.42, 0.66)
+    radius = rng.uniform(13, 15)
+    share = float(_widen(np.array((nodule_y - body.apex) / (body.dome + 25 - body.apex))))
+    nodule_x = side * rng.uniform(0.47 * body.half_width, share * body.half_width - radius - 3)
     opacity_x = opacity_side * body.half_width * rng.uniform(0.48, 0.58)
     both = rng.random() < 0.35
     return Lesions(
         nodule=(nodule_x, nodule_y, float(rng.uniform(-40, 40))),
-        nodule_radius=float(rng.uniform(13, 15)),
+        nodule_radius=float(radius),
         nodule_contrast=float(rng.uniform(1.1, 1.6)),
         opacity=(opacity_x, opacity_y, float(rng.uniform(-30, 30))),
         opacity_radius=float(rng.uniform(34, 46)),
@@ -124,7 +126,7 @@ def render_frontal(
     """Render the posteroanterior view; the patient's right is on the left."""
     x, y, spacing = _grid(size, rng)
     side = np.abs(x)
-    wall = body.half_width * _ramp_root((y - body.apex) / (body.dome + 25 - body.apex))
+    wall = body.half_width * _widen((y - body.apex) / (body.dome + 25 - body.apex))
     dome = body.dome + np.where(x > 0, 8.0, 0.0)
     curve = (side - 0.45 * body.half_width) / (0.55 * body.half_width)
     floor = dome + 38 * curve**2 * np.where(curve > 0, 1.0, 0.35)
@@ -192,7 +194,7 @@ def render_lateral(
     """Render the left lateral view; the patient faces left."""
     x, y, spacing = _grid(size, rng)
     depth = 0.78 * body.half_width
-    wall = depth * _ramp_root((y - body.apex + 8) / (body.dome + 30 - body.apex))
+    wall = depth * _widen((y - body.apex + 8) / (body.dome + 30 - body.apex))
     floor = (
         body.dome - 6 + 0.28 * (x + depth) * (x > -depth) * 0.5 + 22 * np.clip(x / depth, 0, 1) ** 2
     )
@@ -257,7 +259,7 @@ def _step(values: Plane) -> Plane:
     return np.asarray(1 / (1 + np.exp(-np.clip(2 * values, -30, 30))), dtype=np.float32)
 
 
-def _ramp_root(u: Plane) -> Plane:
+def _widen(u: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The lungs' half width from apex (0) to base (1), relative to its largest."""
     return np.asarray(np.clip(1 - np.abs(1 - np.clip(u, 0, 1.3)) ** 2.4, 0, 1) ** 0.55)
 
