@@ -18,8 +18,8 @@ from rich.console import Console
 
 from medfuse.errors import MedfuseError
 
-STUDIES = 1_200
-SEED = 1
+STUDIES = 1_000
+SEED = 0
 MEDFUSE = (sys.executable, "-m", "medfuse")
 
 
@@ -173,28 +173,28 @@ def list_digest(folder: Path) -> str:
 def print_places(out: Path, console: Console) -> None:
     """Say where everything is and how to go on."""
     console.rule("What there is now", align="left")
-    bundle = out / "bundle"
-    study = next(iter(sorted((out / "cohort" / "studies").iterdir())))
+    cohort, bundle = _short(out / "cohort"), _short(out / "bundle")
     places = {
-        "cohort": out / "cohort" / "cohort.csv",
-        "metrics": out / "run" / "metrics.md",
-        "plots": out / "run" / "plots",
-        "checkpoint": out / "run" / "checkpoint",
+        "cohort": cohort / "cohort.csv",
+        "metrics": _short(out / "run" / "metrics.md"),
+        "plots": _short(out / "run" / "plots"),
+        "checkpoint": _short(out / "run" / "checkpoint"),
         "bundle": bundle,
     }
     for name, place in places.items():
         console.print(f"{name:<12}{place}")
-    files = [
-        f"{option} {path}"
-        for option, name in (
-            ("--dicom", "image_0.dcm"),
-            ("--note", "note.txt"),
-            ("--voice", "voice.wav"),
-        )
-        if (path := study / name).is_file()
-    ]
-    console.print(f"\nmedfuse predict {bundle} {' '.join(files)}")
-    console.print(f"medfuse serve {bundle} --examples {out / 'cohort'}")
+    study = min((cohort / "studies").iterdir())
+    parts = (("--dicom", "image_*.dcm"), ("--note", "note.txt"), ("--voice", "voice.wav"))
+    found = ((option, sorted(study.glob(pattern))) for option, pattern in parts)
+    given = " ".join(f"{option} {' '.join(map(str, paths))}" for option, paths in found if paths)
+    console.print(f"\nmedfuse predict {bundle} {given}")
+    console.print(f"medfuse serve {bundle} --examples {cohort}")
+
+
+def _short(path: Path) -> Path:
+    """Name a path from the working directory where it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _files(path: Path) -> list[Path]:
