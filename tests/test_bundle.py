@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -239,3 +240,17 @@ def test_a_bundle_that_would_not_open_is_not_written(folder: Path) -> None:
         write_bundle(folder, files, bundle.manifest)
     assert open_bundle(folder).digest == bundle.digest
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_the_page_on_the_bundle_shows_code_that_runs_and_every_field(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path(__file__).parent.parent / "docs" / "bundle.md"
+    text = page.read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(folder.parent)
+    exec(compile(code, page.name, "exec"), {})
+    assert open_bundle(folder).digest in capsys.readouterr().out
+    section = text.partition("## manifest.json")[2].partition("## The graph")[0]
+    fields = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)))
+    assert sorted(fields) == sorted(Manifest.model_fields)

@@ -86,7 +86,8 @@ def export_graph(
     if proto.ByteSize() >= _PROTOBUF_BYTES:
         raise ExportError("the model is larger than the 2 GiB that one ONNX file holds")
     _declare(proto.graph, inputs, outputs)
-    strip(proto)
+    _strip(proto)
+    _rename(proto.graph)
     try:
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -94,7 +95,7 @@ def export_graph(
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def strip(proto: ModelProto) -> None:
+def _strip(proto: ModelProto) -> None:
     """Remove what a graph says of where it was made: source paths, stack traces, module names."""
     assert not proto.functions
     graph = proto.graph
@@ -103,6 +104,25 @@ def strip(proto: ModelProto) -> None:
         thing.ClearField("metadata_props")
     # Shapes of intermediate values: whoever loads the graph infers them again.
     graph.ClearField("value_info")
+
+
+def _rename(graph: GraphProto) -> None:
+    """Number what torch counted up over the whole process, so that the same model gives one file.
+
+    Weights keep the names of their parameters, which all have a dot.
+    """
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    constants = [tensor.name for tensor in graph.initializer if "." not in tensor.name]
+    values = [name for node in graph.node for name in node.output if name and name not in fixed]
+    names = {name: f"constant_{i}" for i, name in enumerate(constants)}
+    names |= {name: f"value_{i}" for i, name in enumerate(values)}
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for i, node in enumerate(graph.node):
+        assert not any(attribute.HasField("g") for attribute in node.attribute)
+        node.name = f"{node.op_type}_{i}"
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def _declare(graph: GraphProto, inputs: Sequence[ArraySpec], outputs: Sequence[ArraySpec]) -> None:
