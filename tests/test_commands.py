@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,10 +185,13 @@ def test_a_folder_without_studies_is_refused(hand_bundle: Path, tmp_path: Path) 
         run("predict", hand_bundle, "--studies", tmp_path)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_serve_answers_until_it_is_stopped_and_leaves_no_upload(
-    hand_bundle: Path, tmp_path: Path
+    hand_bundle: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
-    port = 18_000 + os.getpid() % 10_000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     program = "import sys, typer; from medfuse_serving.commands import serve; typer.run(serve)"
     command = [sys.executable, "-c", program, str(hand_bundle), "--port", str(port)]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -205,8 +209,9 @@ def test_serve_answers_until_it_is_stopped_and_leaves_no_upload(
         page = httpx.get(url, timeout=30).text
         note = {"note": ("Doe_Jane.txt", NOTE)}
         answer = httpx.post(f"{url}/v1/predict", files=note, timeout=30)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         said = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
     assert ready.json()["status"] == "ready"
     assert "medfuse" in page
     assert answer.json()["used"] == ["note"]

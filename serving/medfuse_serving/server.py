@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -42,6 +44,8 @@ def run_server(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     for library in ("pydicom", "httpx"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # they quote what they read
+    # A service manager stops by SIGTERM, which would end the process before uploads are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         app = build_app(predictor, found, upload_bytes)
