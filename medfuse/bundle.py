@@ -201,7 +201,8 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
         manifest: Whose `files` are filled in from ``contents``.
 
     Raises:
-        BundleError: ``path`` holds something that isn't a bundle, or a name doesn't fit one.
+        BundleError: ``path`` holds something that isn't a bundle or can't be written, or a file's
+            name doesn't fit one.
     """
     path = path.resolve()
     check_place(path)
@@ -213,10 +214,9 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
         manifest = Manifest.model_validate(manifest.model_dump() | {"files": records})
     except ValidationError as error:
         raise BundleError(f"{path}: {_first(error)}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        staging.mkdir()
+        staging.mkdir(parents=True)
         for name, data in contents.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_bytes(data)
@@ -230,6 +230,8 @@ def write_bundle(path: Path, contents: Mapping[str, bytes], manifest: Manifest) 
             shutil.rmtree(old)
         else:
             staging.rename(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return open_bundle(path)

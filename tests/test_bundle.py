@@ -225,6 +225,12 @@ def test_writing_does_not_replace_a_file(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
+def test_a_place_that_cannot_be_written_is_one_clear_error(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(BundleError, match="cannot be written"):
+        write_bundle(tmp_path / "file" / "bundle", contents(folder), open_bundle(folder).manifest)
+
+
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "golden/.."])
 def test_writing_puts_no_file_outside_the_bundle(folder: Path, tmp_path: Path, name: str) -> None:
     place = tmp_path / "out" / "bundle"

@@ -19,7 +19,9 @@ from medfuse.errors import BundleError, ExportError
 from medfuse.golden import read_golden
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
+from medfuse.training.bootstrap import Figure
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
+from medfuse.training.report import Report, SubsetReport
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
 from medfuse_export.export import UNSEEN, export_bundle
 from medfuse_export.graph import export_graph, input_specs, output_specs
@@ -264,6 +266,33 @@ def test_the_model_card_says_what_a_reader_must_know(bundle: Bundle) -> None:
         "nothing is known of how well it answers",
     ):
         assert wanted in card, wanted
+
+
+def test_the_model_card_shows_the_figures_of_training(bundle: Bundle) -> None:
+    auroc = Figure(value=0.912, low=0.871, high=0.944)
+    targets = {target: {"auroc": auroc} for task in TASKS for target in (task.name, *task.targets)}
+    report = Report(
+        studies={"train": 700, "test": 200},
+        patients=613,
+        excluded={},
+        folds=0,
+        epochs=(12,),
+        seconds={},
+        subsets={"note": SubsetReport(studies=171, patients=150, targets=targets)},
+        gain=None,
+    )
+    metrics = report.model_dump(mode="json")
+    card = write_model_card(bundle.manifest.model_copy(update={"metrics": metrics}))
+    assert "613 patients" in card
+    assert "| note | 171 | 0.912 [0.871, 0.944] |" in card
+    headings = [line for line in card.splitlines() if line.startswith("# ")]
+    assert headings == ["# Model card"]
+
+
+def test_metrics_of_another_version_are_refused(bundle: Bundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"metrics": {"accuracy": 0.9}})
+    with pytest.raises(ExportError, match="another version"):
+        write_model_card(manifest)
 
 
 def test_no_cohort_can_hold_the_studies_that_export_uses() -> None:

@@ -2,7 +2,10 @@
 
 import re
 
+from pydantic import ValidationError
+
 from medfuse.bundle import Manifest, ParityReport
+from medfuse.errors import ExportError
 from medfuse.training.report import Report, format_report
 
 
@@ -11,6 +14,9 @@ def write_model_card(manifest: Manifest) -> str:
 
     The headings are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a
     manifest can fill them.
+
+    Raises:
+        ExportError: The manifest's metrics are not a training report of this version.
     """
     parts = [
         "# Model card",
@@ -86,7 +92,14 @@ def _input(manifest: Manifest) -> str:
 def _metrics(manifest: Manifest) -> str:
     if not manifest.metrics:
         return "The checkpoint records none, so nothing is known of how well it answers."
-    text = format_report(Report.model_validate(manifest.metrics), manifest.tasks)
+    try:
+        report = Report.model_validate(manifest.metrics)
+    except ValidationError as error:
+        raise ExportError(
+            "the checkpoint's metrics are of another version of medfuse; train it again, or export "
+            "it with the version that did"
+        ) from error
+    text = format_report(report, manifest.tasks)
     return re.sub("^#", "###", text, flags=re.MULTILINE).strip()  # below this section's heading
 
 
