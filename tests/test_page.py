@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
 
 from medfuse.bundle import NOTICE
 from medfuse.config import Limits, NoteSettings
@@ -262,6 +262,17 @@ def test_bad_input_is_told_in_words(page: Page) -> None:
     predict(page)
     expect(page.locator("#answer .mf-problem")).to_contain_text("DICOM")
     expect(page.locator("body")).not_to_contain_text("Doe")
+
+
+def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:
+    views = [
+        FilePayload(name="x", mimeType="", buffer=make_dicom(np.full((9, 9), v, np.uint16)))
+        for v in (0, 4095)
+    ]
+    page.locator("input[type=file]").nth(0).set_input_files(views)
+    expect(page.locator("#image")).to_contain_text("Frame 1 of 2")
+    page.locator("input[type=range]").press("ArrowRight")
+    expect(page.locator("#image")).to_contain_text("Frame 2 of 2")
 
 
 def test_the_documentation_opens_from_this_machine_alone(page: Page, url: str) -> None:

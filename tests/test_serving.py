@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from pydicom.data import get_testdata_file
 from scipy.special import expit
 
 from medfuse.bundle import GOLDEN_ANSWER, GRAPH
@@ -110,6 +111,24 @@ def test_bytes_of_an_absent_modality_change_no_bit_of_the_answer(tiny_bundle: Pa
         before = predictor.run(batch)
         after = predictor.run(replace(batch, values=changed))
         assert before.tobytes() == after.tobytes()
+
+
+@pytest.mark.parametrize("pair", ["R", "I"])
+def test_a_real_radiograph_is_answered_the_same_in_each_encoding(
+    tiny_bundle: Path, pair: str
+) -> None:
+    # pydicom-data holds one film reversibly (J2KR) and irreversibly compressed (J2KI), and each
+    # of the two again as its decoder left it (UNCR, UNCI). Reversible is exact by ISO/IEC 15444-1;
+    # decoders of the other may differ by a rounding.
+    paths = (get_testdata_file(f"RG1_{how}{pair}.dcm", download=False) for how in ("UNC", "J2K"))
+    films = [Path(str(path)).read_bytes() for path in paths]
+    predictor = Predictor(tiny_bundle)
+    plain, packed = logits(predictor, *(Study((film,), b"HISTORY: cough.") for film in films))
+    if pair == "R":
+        assert plain == packed
+    np.testing.assert_allclose(plain, packed, atol=1e-3)
+    (prediction,) = predictor.predict([Study((films[0],), b"HISTORY: cough.")])
+    assert prediction.used == {Modality.IMAGE, Modality.NOTE}
 
 
 def test_the_golden_study_is_answered(predictor: Predictor, tiny_bundle: Path) -> None:

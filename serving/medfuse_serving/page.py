@@ -218,8 +218,8 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                 answer = gr.HTML(NO_ANSWER, elem_id="answer")
                 with gr.Row():
                     with gr.Column(min_width=320):
-                        frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
                         image_view = gr.HTML(show_image(Desk(), 1), elem_id="image")
+                        frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
                     with gr.Column(min_width=320):
                         note_view = gr.HTML(show_note(Desk(), settings), elem_id="note")
                         voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
