@@ -14,19 +14,22 @@ import torch
 from pydantic import ValidationError
 
 from medfuse.bundle import GRAPH, MANIFEST, NOTICE, TOKENIZER, Bundle, open_bundle
+from medfuse.config import NoteSettings
 from medfuse.data.prepare import prepare
 from medfuse.errors import BundleError, ExportError
 from medfuse.golden import read_golden
+from medfuse.headings import PREAMBLE, SECTION_HEADINGS
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
 from medfuse.training.bootstrap import Figure
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.training.report import Report, SubsetReport
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
-from medfuse_export.export import UNSEEN, export_bundle
+from medfuse_export.export import export_bundle
 from medfuse_export.graph import export_graph, input_specs, output_specs
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import check_parity, measure_parity
+from medfuse_export.unseen import UNSEEN, make_unseen
 from tests.tiny import CALIBRATION, PREPARE, TASKS, make_checkpoint
 
 OUTPUTS = ["logits", "image_embedding", "note_embedding", "voice_embedding", "fused"]
@@ -50,10 +53,7 @@ def session(bundle: Bundle) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def pool(checkpoint: Checkpoint) -> list[Prepared]:
-    return [
-        prepare(make_study(CohortOptions(), UNSEEN + i).study, PREPARE, checkpoint.tokenizer)
-        for i in range(2)
-    ]
+    return make_unseen(2, PREPARE, checkpoint.tokenizer)[1]
 
 
 def draw_feed(batch: int, frames: int, pieces: int, mel: int, seed: int = 0) -> Feed:
@@ -299,6 +299,37 @@ def test_no_cohort_can_hold_the_studies_that_export_uses() -> None:
     assert CohortOptions(studies=UNSEEN).studies == UNSEEN  # numbers 0 to UNSEEN - 1
     with pytest.raises(ValidationError, match="studies"):
         CohortOptions(studies=UNSEEN + 1)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        NoteSettings(),
+        NoteSettings(include_sections=("FINDINGS",)),
+        NoteSettings(include_sections=("PREAMBLE",)),
+        NoteSettings(include_sections=("OUR PART",), headings={"OUR HEADING": "OUR PART"}),
+        NoteSettings(exclude_sections=("INDICATION", "HISTORY", "PHYSICAL EXAM", "PLAN")),
+    ],
+)
+def test_unseen_studies_have_a_note_whichever_sections_the_settings_read(
+    checkpoint: Checkpoint, note: NoteSettings
+) -> None:
+    settings = PREPARE.model_copy(update={"note": note})
+    studies, prepared = make_unseen(1, settings, checkpoint.tokenizer)
+    expected = make_study(CohortOptions(), UNSEEN).study
+    assert studies[0].images == expected.images
+    assert studies[0].voice == expected.voice
+    assert (studies[0].note == expected.note) == (note == NoteSettings())
+    assert prepared[0].note is not None
+    read = checkpoint.tokenizer.decode(prepared[0].note.values.tolist())
+    assert "breathless for three days" in read.lower()
+
+
+def test_settings_that_leave_nothing_of_any_note_are_refused(checkpoint: Checkpoint) -> None:
+    note = NoteSettings(exclude_sections=(*SECTION_HEADINGS, PREAMBLE))
+    settings = PREPARE.model_copy(update={"note": note})
+    with pytest.raises(ExportError, match="Nothing of the note is left"):
+        make_unseen(1, settings, checkpoint.tokenizer)
 
 
 @pytest.mark.parametrize(

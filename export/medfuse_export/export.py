@@ -22,23 +22,20 @@ from medfuse.bundle import (
 from medfuse.data.prepare import collate, prepare
 from medfuse.golden import GoldenAnswer, keep
 from medfuse.models.settings import ModelSettings
-from medfuse.synthetic.options import CohortOptions
-from medfuse.synthetic.study import make_study
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.trust.calibration import answer
 from medfuse.types import SUBSETS, Study, subset_name
 from medfuse_export.graph import OPSET, export_graph, input_specs, output_specs
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import TOLERANCE, check_parity, measure_parity, run_torch
+from medfuse_export.unseen import make_unseen
 
 Progress = Callable[[str, float], None]
 """Told a step's name and how much of it is done, from 0 to 1."""
 
-UNSEEN = 1_000_000
-"""The first number of a synthetic study that no cohort can hold, whatever its seed: the most that
-`CohortOptions.studies` allows. The golden study is this one, and parity is measured on the next."""
-
 POOL = 6
+"""Unseen studies that parity is measured on, beside the golden one."""
+
 GOLDEN_TOLERANCE = 1e-4
 
 
@@ -62,8 +59,7 @@ def export_bundle(
     progress("load", 0.0)
     loaded = load_checkpoint(checkpoint)
     model, settings = loaded.model.eval().requires_grad_(False), loaded.prepare
-    golden, *pool = (make_study(CohortOptions(), UNSEEN + i).study for i in range(1 + POOL))
-    prepared = [prepare(study, settings, loaded.tokenizer) for study in pool]
+    studies, pool = make_unseen(1 + POOL, settings, loaded.tokenizer)
     progress("load", 1.0)
 
     progress("graph", 0.0)
@@ -74,7 +70,7 @@ def export_bundle(
 
     progress("parity", 0.0)
     report = measure_parity(
-        graph, model, settings, prepared, tolerance, lambda done: progress("parity", done)
+        graph, model, settings, pool[1:], tolerance, lambda done: progress("parity", done)
     )
     check_parity(report)
 
@@ -99,7 +95,7 @@ def export_bundle(
         GRAPH: graph,
         TOKENIZER: (loaded.folder / TOKENIZER).read_bytes(),
         MODEL_CARD: write_model_card(manifest).encode(),
-        **_make_golden(golden, loaded, report.scale["logits"]),
+        **_make_golden(studies[0], loaded, report.scale["logits"]),
     }
     write_bundle(bundle, contents, manifest)
     progress("write", 1.0)
