@@ -172,7 +172,8 @@ def test_masks_lie_in_the_image_and_nodules_are_brighter_than_what_is_around_the
         for evidence in made.truth.image:
             image = frames[evidence.instance].image
             assert evidence.mask.shape == image.shape
-            assert 30 < evidence.mask.sum() < 0.3 * image.size
+            least = 60 if evidence.instance == 0 else 1  # in the lateral view one may hide another
+            assert least <= evidence.mask.sum() < 0.3 * image.size
             if evidence.sign == "nodule_opacity" and evidence.instance == 0:
                 ring = binary_dilation(evidence.mask, iterations=7)
                 ring &= ~binary_dilation(evidence.mask, iterations=2)

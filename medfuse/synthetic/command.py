@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from medfuse.errors import SettingsError
 from medfuse.synthetic.options import CohortOptions, Mechanism, Shortcut
 
-TABLE_WIDTH = 92
+TABLE_WIDTH = 98
 """Columns of text that the table needs; a narrower terminal wraps its lines."""
 
 

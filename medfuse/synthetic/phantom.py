@@ -98,21 +98,25 @@ def draw_lesions(body: Body, rng: np.random.Generator) -> Lesions:
     side, opacity_side = (int(rng.choice((-1, 1))) for _ in range(2))
     # An enlarged heart lies in front of the left lung's lower half.
     nodule_y = body.apex + rng.uniform(60, 115 if side < 0 else 85)
-    opacity_y = body.apex + rng.uniform(45, 130 if opacity_side < 0 else 85)
+    opacity_y = body.apex + rng.uniform(58, 130 if opacity_side < 0 else 88)
     if opacity_side == side and abs(opacity_y - nodule_y) < 70:
         side = -side
         nodule_y = min(nodule_y, body.apex + 85)
-    radius = rng.uniform(13, 15)
-    share = float(_widen(np.array((nodule_y - body.apex) / (body.dome + 25 - body.apex))))
-    nodule_x = side * rng.uniform(0.47 * body.half_width, share * body.half_width - radius - 3)
-    opacity_x = opacity_side * body.half_width * rng.uniform(0.48, 0.58)
+    nodule_radius, opacity_radius = rng.uniform(13, 15), rng.uniform(34, 46)
+    nodule_x = side * rng.uniform(
+        0.47 * body.half_width, float(_inner_half_width(body, nodule_y)) - nodule_radius - 3
+    )
+    opacity_x = opacity_side * min(
+        rng.uniform(0.48, 0.58) * body.half_width,
+        float(_inner_half_width(body, opacity_y)) - 0.7 * opacity_radius,
+    )
     both = rng.random() < 0.35
     return Lesions(
         nodule=(nodule_x, nodule_y, float(rng.uniform(-40, 40))),
-        nodule_radius=float(radius),
+        nodule_radius=float(nodule_radius),
         nodule_contrast=float(rng.uniform(1.1, 1.6)),
         opacity=(opacity_x, opacity_y, float(rng.uniform(-30, 30))),
-        opacity_radius=float(rng.uniform(34, 46)),
+        opacity_radius=float(opacity_radius),
         opacity_contrast=float(rng.uniform(0.65, 0.9)),
         heart_share=(float(rng.uniform(0.38, 0.46)), float(rng.uniform(0.57, 0.68))),
         effusion_sides=(-1, 1) if both else (int(rng.choice((-1, 1))),),
@@ -126,7 +130,7 @@ def render_frontal(
     """Render the posteroanterior view; the patient's right is on the left."""
     x, y, spacing = _grid(size, rng)
     side = np.abs(x)
-    wall = body.half_width * _widen((y - body.apex) / (body.dome + 25 - body.apex))
+    wall = _inner_half_width(body, y)
     dome = body.dome + np.where(x > 0, 8.0, 0.0)
     curve = (side - 0.45 * body.half_width) / (0.55 * body.half_width)
     floor = dome + 38 * curve**2 * np.where(curve > 0, 1.0, 0.35)
@@ -257,6 +261,12 @@ def _grid(size: int, rng: np.random.Generator) -> tuple[Plane, Plane, float]:
 def _step(values: Plane) -> Plane:
     """Rise smoothly from 0 to 1 around 0."""
     return np.asarray(1 / (1 + np.exp(-np.clip(2 * values, -30, 30))), dtype=np.float32)
+
+
+def _inner_half_width(body: Body, y: float | Plane) -> Float[np.ndarray, "..."]:
+    """From the midline to the inside of the chest wall at a height in the frontal view."""
+    share = _widen(np.asarray((y - body.apex) / (body.dome + 25 - body.apex)))
+    return np.asarray(body.half_width * share)
 
 
 def _widen(u: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
