@@ -26,7 +26,15 @@ from medfuse.data.voice import decode_voice
 from medfuse.errors import DicomError, LimitError
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
-from medfuse_serving.page import Desk, edit_note, lay_out, show_answer, show_image, take_up
+from medfuse_serving.page import (
+    Desk,
+    edit_note,
+    lay_images,
+    lay_out,
+    show_answer,
+    show_image,
+    take_up,
+)
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import frame_html, note_html, render_frames, voice_html
 from medfuse_serving.server import build_app
@@ -132,6 +140,12 @@ def test_each_frame_can_be_turned_to() -> None:
     assert np.asarray(Image.open(io.BytesIO(second))).min() == 255
     assert show_image(desk, 99) == show_image(desk, 2)
     assert show_image(Desk(), 1) != show_image(desk, 1)
+
+
+def test_more_images_than_can_be_kept_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medfuse_serving.page.UPLOAD_BYTES", 5)
+    with pytest.raises(LimitError, match="6 bytes together"):
+        lay_images(Desk(), (b"123", b"456"), SETTINGS)
 
 
 def test_an_upload_is_gone_once_it_is_taken_up_even_when_it_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -66,7 +67,9 @@ def demo(
     if not no_serve:
         console.rule("The page", align="left")
         arguments = ("--port", str(port), "--examples", str(out / "cohort"))
-        run_medfuse(("serve", str(out / "bundle"), *arguments))
+        sys.stdout.flush()
+        # Become the server, so that Ctrl-C reaches it alone and it can clean up.
+        os.execv(sys.executable, [*MEDFUSE, "serve", str(out / "bundle"), *arguments])
 
 
 def plan_steps(out: Path) -> tuple[Step, ...]:

@@ -13,11 +13,11 @@ from fastapi import FastAPI
 
 from medfuse.config import PrepareSettings
 from medfuse.data.note import decode_note
-from medfuse.errors import InputError, MedfuseError
+from medfuse.errors import InputError, LimitError, MedfuseError
 from medfuse.types import Study
 from medfuse_serving import rendering
 from medfuse_serving.answer import to_answer
-from medfuse_serving.api import UNFORESEEN, log_unforeseen
+from medfuse_serving.api import UNFORESEEN, UPLOAD_BYTES, log_unforeseen
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import Frame
 from medfuse_serving.studies import StudyFiles, read_file, read_study
@@ -71,7 +71,17 @@ def lay_out(study: Study, settings: PrepareSettings) -> Desk:
 
 
 def lay_images(desk: Desk, images: tuple[bytes, ...], settings: PrepareSettings) -> Desk:
-    """Replace a desk's images and render their frames."""
+    """Replace a desk's images and render their frames.
+
+    Raises:
+        LimitError: There are too many to keep; the desk stays as it is.
+    """
+    size = sum(map(len, images))
+    if size > UPLOAD_BYTES:  # not kept: it would stay in memory for as long as the page is open
+        raise LimitError(
+            f"the images have {size} bytes together, and at most {UPLOAD_BYTES} are taken; clear "
+            "them and give fewer, or use the command line"
+        )
     study = replace(desk.study, images=images)
     try:
         frames = rendering.render_frames(images, settings) if images else ()
