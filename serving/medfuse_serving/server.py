@@ -49,7 +49,7 @@ def run_server(
     with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         app = build_app(predictor, found, upload_bytes)
-        Console(highlight=False).print(
+        Console(highlight=False, soft_wrap=True).print(
             f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "
             f"(documentation at /docs); Ctrl-C stops it"
         )
