@@ -547,3 +547,18 @@ def test_page_shows_the_settings_as_they_are_by_default() -> None:
     page = (Path(__file__).parent.parent / "docs" / "dicom.md").read_text(encoding="utf-8")
     shown = page.split("```toml\n")[1].split("```")[0]
     assert ImageSettings(**tomllib.loads(shown)["image"]) == ImageSettings()
+
+
+def test_the_walk_over_meta_information_ends_at_deflated_bytes_whatever_they_are() -> None:
+    # Where the next element's VR would be stand bytes that are no text in UTF-8.
+    deflated = bytes.fromhex("8cbd057455d7b7f67df0237b")
+    element = scan_elements(
+        deflated,
+        0,
+        implicit=False,
+        big_endian=False,
+        stop=lambda tag: tag >> 16 != 2,
+        limits=LIMITS,
+    )
+    assert element is not None
+    assert element.start == 0
