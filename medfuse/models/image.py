@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medfuse.errors import SettingsError
 from medfuse.models.efficientnet import EfficientNetLite0
 from medfuse.models.settings import ModelSettings
-from medfuse.models.tokens import AttentionPool, TokenAdapter, Tokens
+from medfuse.models.tokens import AttentionPool, Standardise, TokenAdapter, Tokens
 from medfuse.models.weights import efficientnet_lite0_weights
 
 
@@ -94,6 +94,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.frozen = frozen
+        self.standardise = Standardise(backbone.channels)
         self.adapter = TokenAdapter(backbone.channels, width, dropout)
         self.position = nn.Parameter(0.02 * torch.randn(cells, width))
         self.pool = AttentionPool(width)
@@ -135,7 +136,7 @@ class ImageEncoder(nn.Module):
         """Return one token per cell of every frame, frame by frame."""
         b, s, p, _ = features.shape
         cells = mask[:, :, None].expand(b, s, p).reshape(b, s * p)
-        features = torch.where(mask[:, :, None, None], features, 0.0)
+        features = self.standardise(features, mask[:, :, None].expand(b, s, p))
         tokens = self.adapter(features, self.position).reshape(b, s * p, -1)
         tokens = torch.where(cells[..., None], tokens, 0.0)
         return Tokens(tokens, cells, self.pool(tokens, cells))

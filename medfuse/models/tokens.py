@@ -47,13 +47,40 @@ class AttentionPool(nn.Module):
         return torch.where(mask.any(dim=1, keepdim=True), pooled, 0.0)
 
 
+class Standardise(nn.Module):
+    """Bring each channel to mean 0 and variance 1, as the training studies' real tokens have it.
+
+    Batch norm without scale and shift (Ioffe & Szegedy 2015), whose statistics leave padding out.
+    The channels of a pretrained network differ in scale by orders of magnitude and a few drown the
+    rest; a norm across channels would leave that so.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+
+    def forward(
+        self, features: Float[Tensor, "*n c"], mask: Bool[Tensor, "*n"]
+    ) -> Float[Tensor, "*n c"]:
+        """Standardise the real tokens; padding becomes zero."""
+        flat, real = features.flatten(0, -2), mask.flatten()
+        if self.training:
+            rows = real.nonzero().squeeze(1)
+            normed = torch.zeros_like(flat)
+            if len(rows) > 1:  # one token has no variance
+                normed = normed.index_copy(0, rows, self.norm(flat[rows]))
+        else:
+            normed = torch.where(real[:, None], self.norm(flat), 0.0)
+        return normed.reshape(features.shape)
+
+
 class TokenAdapter(nn.Module):
-    """Bring a backbone's features to the model's width, one hidden layer deep."""
+    """Bring features of about unit scale to the model's width, one hidden layer deep."""
 
     def __init__(self, channels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.LayerNorm(channels),
+            nn.Dropout(dropout),
             nn.Linear(channels, width),
             nn.GELU(),
             nn.Dropout(dropout),

@@ -1,4 +1,4 @@
-"""The voice encoder: log-mel (B, T, F) to one token per eight mel frames, by a small 2-D CNN."""
+"""The voice encoder: log-mel (B, T, F) to one token per eight mel frames, by a small CNN."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,48 +11,53 @@ from medfuse.models.tokens import AttentionPool, TokenAdapter, Tokens
 
 
 class VoiceLayer(nn.Module):
-    """A 3x3 convolution that halves time and pitch, then a norm over channels at each place.
+    """A convolution over time, then a norm over channels at each time.
 
     The norm looks at no other time, so padding can't reach a real frame through statistics.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-        self.norm = nn.LayerNorm(outputs)
+        self.conv = nn.Conv1d(channels, channels, 5, stride=stride, padding=2)
+        self.norm = nn.LayerNorm(channels)
 
     def forward(
-        self, x: Float[Tensor, "b c t f"], mask: Bool[Tensor, "b t"]
-    ) -> tuple[Float[Tensor, "b d u g"], Bool[Tensor, "b u"]]:
-        """Halve time (rounding up); an output is real when the frame at its centre is."""
-        x = self.conv(x)
-        x = functional.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-        # Every second frame, counted by the output: mask[:, ::2] is as long, but an exporter with
-        # a symbolic length can't prove it.
-        mask = mask[:, 2 * torch.arange(x.shape[2], device=mask.device)]
-        return torch.where(mask[:, None, :, None], x, 0.0), mask
+        self, x: Float[Tensor, "b t c"], mask: Bool[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b u c"], Bool[Tensor, "b u"]]:
+        """Stride over time (rounding up); an output is real when the frame at its centre is."""
+        x = self.norm(self.conv(functional.gelu(x).transpose(1, 2)).transpose(1, 2))
+        # Every stride-th frame, counted by the output: mask[:, ::stride] is as long, but an
+        # exporter with a symbolic length can't prove it.
+        mask = mask[:, self.conv.stride[0] * torch.arange(x.shape[1], device=mask.device)]
+        return torch.where(mask[..., None], x, 0.0), mask
 
 
 class VoiceEncoder(nn.Module):
-    """Three layers over time and mel band, then one token per remaining time step.
+    """A layer across mel bands and four over time, then one token per remaining time step.
+
+    Convolving over time alone, with every band in reach at once, learns from few recordings where
+    a 2-D network of the same size does not: what tells voices apart has its place in pitch.
 
     Args:
         bands: Mel bands, F.
         width: D.
         dropout: Between the adapter's layers.
         channels: Of each layer.
+        strides: Of each layer over time.
     """
 
     def __init__(
-        self, bands: int, width: int, dropout: float, channels: tuple[int, ...] = (24, 48, 64)
+        self,
+        bands: int,
+        width: int,
+        dropout: float,
+        channels: int = 96,
+        strides: tuple[int, ...] = (1, 2, 2, 2),
     ) -> None:
         super().__init__()
-        layers, inputs = [], 1
-        for outputs in channels:
-            layers.append(VoiceLayer(inputs, outputs))
-            inputs, bands = outputs, (bands + 1) // 2
-        self.layers = nn.ModuleList(layers)
-        self.adapter = TokenAdapter(inputs * bands, width, dropout)
+        self.bands = nn.Sequential(nn.Linear(bands, channels), nn.LayerNorm(channels))
+        self.layers = nn.ModuleList(VoiceLayer(channels, stride) for stride in strides)
+        self.adapter = TokenAdapter(channels, width, dropout)
         self.pool = AttentionPool(width)
 
     def extract(
@@ -63,10 +68,9 @@ class VoiceEncoder(nn.Module):
 
     def forward(self, features: Float[Tensor, "b t f"], mask: Bool[Tensor, "b t"]) -> Tokens:
         """Return one token per eight mel frames, the last of them perhaps part padding."""
-        x = torch.where(mask[..., None], features - SILENCE, 0.0)[:, None]  # as convolutions pad
+        x = torch.where(mask[..., None], self.bands(features - SILENCE), 0.0)
         for layer in self.layers:
             x, mask = layer(x, mask)
-        x = x.transpose(1, 2).flatten(2)  # (B, T/8, C * F/8)
         tokens = torch.where(mask[..., None], self.adapter(x), 0.0)
         return Tokens(tokens, mask, self.pool(tokens, mask))
 
