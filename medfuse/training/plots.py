@@ -49,7 +49,8 @@ def plot_roc(path: Path, tasks: Sequence[Task], answers: Answers) -> None:
                 false, true = roc_points(scores[known], yes)
                 axes.plot(false, true, linewidth=1, label=f"{subset_name(subset)} {area:.2f}")
         axes.set(title=target, xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-        axes.legend(fontsize=6)
+        if len(axes.lines) > 1:  # a target that all or none of the studies have has no curve
+            axes.legend(fontsize=6)
     _save(figure, path)
 
 

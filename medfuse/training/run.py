@@ -383,6 +383,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # More loading processes (batches come from mapped memory), short epochs, and so on.
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 asks torch 2.13 about its trees in the old way.
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
             yield
     finally:
         logger.setLevel(level)

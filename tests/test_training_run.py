@@ -1,0 +1,234 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from medfuse.config import read_settings
+from medfuse.data.cohort import CohortSettings, Split, load_study, read_cohort
+from medfuse.data.prepare import collate, prepare
+from medfuse.errors import TrainingError
+from medfuse.synthetic.network import cohort_auc
+from medfuse.synthetic.world import FINDINGS, TASK
+from medfuse.training.checkpoint import load_checkpoint
+from medfuse.training.evaluate import read_bayes
+from medfuse.training.report import Report
+from medfuse.training.run import train_model
+from medfuse.training.settings import TrainSettings
+from medfuse.trust.calibration import calibrate
+from medfuse.types import MODALITIES, SUBSETS, subset_name
+from tests.tiny import write_bert
+
+CONFIG = """
+[cohort]
+table = {table}
+check_identity = true
+
+[[tasks]]
+name = "findings"
+kind = "multilabel"
+classes = {findings}
+
+[prepare.image]
+size = 64
+[prepare.note]
+word_pieces = 48
+[prepare.voice]
+mel_bands = 32
+duration_s = 3.0
+
+[model]
+note = {note}
+width = 16
+
+[features]
+dtype = "float32"
+workers = 1
+cache = {cache}
+
+[fit]
+epochs = {epochs}
+batch_size = 8
+device = "cpu"
+
+[report]
+resamples = 50
+"""
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    torch.manual_seed(0)
+    write_bert(folder)
+    return folder
+
+
+def write_config(folder: Path, cohort: Path, bert: Path, epochs: int = 2, more: str = "") -> Path:
+    config = folder / "config.toml"
+    text = CONFIG.format(
+        table=json.dumps(str(cohort / "cohort.csv")),
+        findings=json.dumps(FINDINGS),
+        note=json.dumps(str(bert)),
+        cache=json.dumps(str(bert.parent / "features")),
+        epochs=epochs,
+    )
+    config.write_text(text + more, encoding="utf-8")
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, small_cohort: Path, bert: Path
+) -> tuple[Path, Report]:
+    folder = tmp_path_factory.mktemp("run")
+    settings = read_settings(write_config(folder, small_cohort, bert), TrainSettings)
+    return folder / "out", train_model(settings, folder / "out")
+
+
+def test_a_run_leaves_checkpoint_figures_plots_and_logs(run: tuple[Path, Report]) -> None:
+    out, report = run
+    assert set(report.subsets) == {"as given", *map(subset_name, SUBSETS)}
+    assert Report.model_validate_json((out / "metrics.json").read_bytes()) == report
+    table = (out / "metrics.md").read_text()
+    for name in (*report.subsets, *FINDINGS, "bayes_share"):
+        assert name in table
+    for plot in ("losses", "roc", "reliability"):
+        assert (out / "plots" / f"{plot}.png").read_bytes().startswith(b"\x89PNG")
+    with (out / "logs/csv/version_0/metrics.csv").open() as file:
+        logged = list(csv.DictReader(file))
+    assert sum(bool(row["train_loss"]) for row in logged) == 2
+    assert sum(bool(row["validation_loss"]) for row in logged) == 2
+    assert list((out / "logs" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_figures_are_those_of_the_checkpoint_asked_about_the_test_files(
+    run: tuple[Path, Report], small_cohort: Path
+) -> None:
+    out, report = run
+    checkpoint = load_checkpoint(out / "checkpoint")
+    cohort = read_cohort(CohortSettings(table=small_cohort / "cohort.csv"), [TASK])
+    rows = cohort.part(Split.TEST)
+    batch = collate(
+        [prepare(load_study(r), checkpoint.prepare, checkpoint.tokenizer) for r in rows],
+        checkpoint.prepare,
+    )
+    labels = np.array([r.labels for r in rows])
+    for subset in SUBSETS:
+        masks = {m: batch.masks[m] & (m in subset) for m in MODALITIES}
+        inputs = [torch.from_numpy(a) for m in MODALITIES for a in (batch.values[m], masks[m])]
+        with torch.inference_mode():
+            logits = checkpoint.model(*inputs).logits.double().numpy()
+        figures = report.subsets[subset_name(subset)]
+        assert figures.studies == len(rows)
+        chances = expit(calibrate(checkpoint.tasks, logits, checkpoint.calibration))
+        for k, target in enumerate(TASK.targets):
+            measured = figures.targets[target]
+            # Float32 sums in another order could swap two studies that score all but alike.
+            if 0 < labels[:, k].sum() < len(rows):
+                area = roc_auc_score(labels[:, k], chances[:, k])
+                assert measured["auroc"].value == pytest.approx(area, abs=0.03)
+            brier = ((chances[:, k] - labels[:, k]) ** 2).mean()
+            assert measured["brier"].value == pytest.approx(brier, abs=1e-4)
+
+
+def test_bayes_figures_are_those_the_cohort_gives_of_itself(
+    run: tuple[Path, Report], small_cohort: Path
+) -> None:
+    _, report = run
+    rows = read_cohort(CohortSettings(table=small_cohort / "cohort.csv"), [TASK]).part(Split.TEST)
+    posterior = read_bayes(small_cohort, TASK, rows)["image+voice"]
+    own = cohort_auc(posterior, np.array([r.labels for r in rows]) == 1)
+    for target, area in zip(TASK.targets, own, strict=True):
+        value = report.subsets["image+voice"].targets[target]["bayes_auroc"].value
+        if np.isnan(area):
+            assert value is None
+        else:
+            assert value == pytest.approx(area)
+
+
+def test_a_run_never_writes_into_a_folder_with_something_in_it(
+    run: tuple[Path, Report], tmp_path: Path, small_cohort: Path, bert: Path
+) -> None:
+    settings = read_settings(write_config(tmp_path, small_cohort, bert), TrainSettings)
+    with pytest.raises(TrainingError, match="not empty"):
+        train_model(settings, run[0])
+    with pytest.raises(TrainingError, match="no run to resume"):
+        train_model(settings, tmp_path / "nowhere", resume=True)
+    other = settings.model_copy(update={"fit": settings.fit.model_copy(update={"seed": 1})})
+    with pytest.raises(TrainingError, match="begun with other settings"):
+        train_model(other, run[0], resume=True)
+
+
+def test_resuming_a_finished_run_only_reads_its_report(
+    run: tuple[Path, Report], tmp_path: Path, small_cohort: Path, bert: Path
+) -> None:
+    settings = read_settings(write_config(tmp_path, small_cohort, bert), TrainSettings)
+    written = (run[0] / "metrics.json").stat().st_mtime_ns
+    assert train_model(settings, run[0], resume=True) == run[1]
+    assert (run[0] / "metrics.json").stat().st_mtime_ns == written
+
+
+def test_cross_validation_pools_every_study_once(
+    tmp_path: Path, small_cohort: Path, bert: Path
+) -> None:
+    config = write_config(tmp_path, small_cohort, bert, 1, "\n[split]\nfolds = 3\n")
+    settings = read_settings(config, TrainSettings)
+    columns = settings.cohort.columns.model_copy(update={"split": ""})
+    cohort = settings.cohort.model_copy(update={"columns": columns})
+    report = train_model(settings.model_copy(update={"cohort": cohort}), tmp_path / "out")
+    assert report.studies == {"tested": 40}
+    assert report.subsets["as given"].studies == 40
+    assert len(report.epochs) == 3
+    assert len(report.fold_values["note"]) == 3
+    assert not (tmp_path / "out" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_very_same_weights(
+    tmp_path: Path, small_cohort: Path, bert: Path
+) -> None:
+    config = write_config(tmp_path, small_cohort, bert, epochs=6)
+
+    def start(out: str, *more: str) -> subprocess.Popen[bytes]:
+        code = "from medfuse.training.command import train; import typer; typer.run(train)"
+        command = [sys.executable, "-c", code, str(config), "--out", str(tmp_path / out), *more]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait(300) == 0
+    killed = start("killed")
+    last = tmp_path / "killed" / "resume" / "last.ckpt"
+    deadline = time.monotonic() + 300
+    while not last.exists():
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    assert start("killed", "--resume").wait(300) == 0
+
+    whole, resumed = (
+        load_file(tmp_path / out / "checkpoint" / "model.safetensors")
+        for out in ("whole", "killed")
+    )
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    reports = [
+        Report.model_validate_json((tmp_path / out / "metrics.json").read_bytes())
+        for out in ("whole", "killed")
+    ]
+    assert reports[0].subsets == reports[1].subsets
+    assert reports[0].epochs == reports[1].epochs
