@@ -22,7 +22,7 @@ from medfuse.models.fusion import FUSIONS
 from medfuse.models.image import IMAGE_NETWORKS, Backbone, ImageEncoder, build_image_encoder
 from medfuse.models.note import build_note_encoder, load_bert
 from medfuse.models.settings import ModelSettings
-from medfuse.models.tokens import AttentionPool
+from medfuse.models.tokens import AttentionPool, Standardise
 from medfuse.models.voice import VOICE_NETWORKS, VoiceEncoder
 from medfuse.models.weights import efficientnet_lite0_weights, note_folder, tokenizer_path
 from medfuse.types import MODALITIES, SUBSETS, Modality
@@ -170,6 +170,22 @@ def test_attention_pooling_weighs_tokens_by_the_exponent_of_their_score() -> Non
     pooled = pool(tokens, torch.tensor([[True, True, False]]))
     torch.testing.assert_close(pooled, torch.tensor([[0.75, 6.0, 4.0, 6.0]]))
     assert not pool(tokens, torch.zeros(1, 3, dtype=torch.bool)).any()
+
+
+def test_standardising_brings_real_tokens_to_mean_0_and_variance_1_and_leaves_padding_out() -> None:
+    layer = Standardise(channels=2).train()
+    features = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 50.0], [torch.nan, 1e30]]])
+    mask = torch.tensor([[True, True], [True, False]])
+    scaled = layer(features, mask)
+    high = 1.5**0.5  # 1, 3 and 5 have mean 3 and variance 8 / 3
+    expected = torch.tensor([[[-high, -high], [0.0, 0.0]], [[high, high], [0.0, 0.0]]])
+    torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-4)
+    # A tenth of the way from 0 to the mean, and from 1 to the unbiased variance of 4 and 400.
+    torch.testing.assert_close(layer.norm.running_mean, torch.tensor([0.3, 3.0]))
+    torch.testing.assert_close(layer.norm.running_var, torch.tensor([1.3, 40.9]))
+    answered = layer.eval()(features, mask)
+    assert answered[0, 0].tolist() == pytest.approx([0.7 / 1.3**0.5, 7 / 40.9**0.5], abs=1e-4)
+    assert answered[1, 1].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
