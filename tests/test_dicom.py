@@ -11,17 +11,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import (
-    PYDICOM,
-    PYDICOM_DATA,
-    encapsulated,
-    encode,
-    find_file,
-    make_dataset,
-    make_file,
-    read_file,
-    transcode,
-)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
@@ -42,6 +31,17 @@ from pydicom.uid import (
 from medfuse.config import ImageSettings, Limits
 from medfuse.data.dicom import Identity, choose_frames, decode_frames, read_dataset, read_identity
 from medfuse.errors import DicomError, InputError
+from tests.dicom_files import (
+    PYDICOM,
+    PYDICOM_DATA,
+    encapsulated,
+    encode,
+    find_file,
+    make_dataset,
+    make_file,
+    read_file,
+    transcode,
+)
 
 LIMITS = Limits()
 SETTINGS = ImageSettings()

@@ -14,16 +14,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import (
-    PYDICOM,
-    PYDICOM_DATA,
-    encapsulated,
-    encode,
-    find_file,
-    make_dataset,
-    make_file,
-    read_file,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import FileMetaDataset
@@ -47,6 +37,16 @@ from medfuse.data.codestream import Shape, check_codestream
 from medfuse.data.dicom import decode_frames, read_dataset
 from medfuse.data.dicom_bounds import scan_elements
 from medfuse.errors import DicomError, LimitError
+from tests.dicom_files import (
+    PYDICOM,
+    PYDICOM_DATA,
+    encapsulated,
+    encode,
+    find_file,
+    make_dataset,
+    make_file,
+    read_file,
+)
 
 MEMORY_MIB = 256
 LIMITS = Limits()

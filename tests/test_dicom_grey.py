@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import make_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
@@ -27,6 +26,7 @@ from medfuse.data.grey import (
     make_grey,
 )
 from medfuse.errors import DicomError
+from tests.dicom_files import make_dataset
 
 RAMP = np.arange(-3, 9, dtype=np.float32).reshape(3, 4)
 

@@ -4,7 +4,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from dicom_files import make_file, read_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,6 +13,7 @@ from medfuse.config import ImageSettings, Limits
 from medfuse.data.image import fit_square, prepare_images, resize, to_native
 from medfuse.errors import DicomError
 from medfuse.types import FrameGeometry, Modality
+from tests.dicom_files import make_file, read_file
 
 LIMITS = Limits()
 sides = st.integers(1, 700)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak_memory import MOST_BYTES, measure
 from tokenizers import Tokenizer
 
 from medfuse.config import Limits, NoteSettings
@@ -16,6 +15,7 @@ from medfuse.data.note import decode_note, find_sections, load_tokenizer, prepar
 from medfuse.errors import InputError, LimitError, NoteError, SettingsError
 from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import PreparedNote
+from tests.peak_memory import MOST_BYTES, measure
 
 LIMITS = Limits()
 SETTINGS = NoteSettings()

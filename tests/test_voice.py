@@ -11,18 +11,18 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peak_memory import MOST_BYTES, measure
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
 )
-from recordings import GENERAL_AUDIO, encode, sine, voice_object
 
 from medfuse.config import SAMPLE_RATE, Limits, VoiceSettings
 from medfuse.data.voice import FLOOR, decode_voice, log_mel, prepare_voice
 from medfuse.errors import InputError, LimitError, VoiceError
+from tests.peak_memory import MOST_BYTES, measure
+from tests.recordings import GENERAL_AUDIO, encode, sine, voice_object
 
 LIMITS = Limits()
 SETTINGS = VoiceSettings()
