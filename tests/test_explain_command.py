@@ -126,4 +126,4 @@ def test_a_missing_file_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
     printed = run(
         tiny_checkpoint, "--note", tmp_path / "gone.txt", "--target", "age.age", "--out", tmp_path
     )
-    assert "gone.txt: there is no such file" in " ".join(printed.replace("\u2502", " ").split())
+    assert "gone.txt:thereisnosuchfile" in "".join(printed.replace("\u2502", " ").split())

@@ -18,12 +18,12 @@ def train(
     from rich.markdown import Markdown
 
     from medfuse.config import read_settings
-    from medfuse.training.report import format_report
+    from medfuse.training.report import format_summary
     from medfuse.training.run import train_model
     from medfuse.training.settings import TrainSettings
 
     settings = read_settings(config, TrainSettings)
     console = Console()
     report = train_model(settings, out, resume=resume, console=console)
-    console.print(Markdown(format_report(report, settings.tasks)))
-    console.print(f"Everything is in {out}", highlight=False)
+    console.print(Markdown(format_summary(report, settings.tasks)))
+    console.print(f"Everything is in {out}; all figures in {out / 'metrics.md'}", highlight=False)

@@ -78,7 +78,23 @@ def format_report(report: Report, tasks: Sequence[Task]) -> str:
     return "\n".join(_lines(report, tasks)) + "\n"
 
 
+def format_summary(report: Report, tasks: Sequence[Task]) -> str:
+    """Write as Markdown what fits a terminal: the leading figures of each subset."""
+    lines = [*_head_lines(report)]
+    for task in tasks:
+        lines += _subset_lines(report, task, _columns(report, task, brief=True))
+    return "\n".join(lines) + "\n"
+
+
 def _lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
+    yield from _head_lines(report)
+    for task in tasks:
+        columns = _columns(report, task, brief=False)
+        yield from _subset_lines(report, task, columns)
+        yield from _target_lines(report, task, columns)
+
+
+def _head_lines(report: Report) -> Iterator[str]:
     yield "# Figures on test studies"
     yield ""
     counts = ", ".join(f"{n} {name}" for name, n in report.studies.items())
@@ -96,14 +112,17 @@ def _lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
             f"{gain.metric}, {gain.studies} studies: {gain.fused} against {gain.single}, "
             f"difference {gain.difference}."
         )
-    for task in tasks:
-        yield from _task_lines(report, task)
 
 
-def _task_lines(report: Report, task: Task) -> Iterator[str]:
+def _columns(report: Report, task: Task, *, brief: bool) -> tuple[str, ...]:
     columns = COLUMNS[task.kind]
-    if any("bayes_auroc" in s.targets[task.name] for s in report.subsets.values()):
-        columns = ("auroc", "bayes_auroc", "bayes_share", *columns[1:])
+    known = any("bayes_auroc" in s.targets[task.name] for s in report.subsets.values())
+    if brief:
+        return ("auroc", "bayes_share") if known else columns[:2]
+    return ("auroc", "bayes_auroc", "bayes_share", *columns[1:]) if known else columns
+
+
+def _subset_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterator[str]:
     yield ""
     yield f"## {task.name}"
     yield ""
@@ -112,6 +131,9 @@ def _task_lines(report: Report, task: Task) -> Iterator[str]:
         figures = subset.targets[task.name]
         cells = [str(figures.get(column, "-")) for column in columns]
         yield _row((name, str(subset.studies), *cells))
+
+
+def _target_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterator[str]:
     if len(task.targets) < 2:
         return
     first = columns[: columns.index("auprc")] if "auprc" in columns else columns
