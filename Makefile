@@ -43,7 +43,7 @@ test: test-main test-serve ## run every test, the torch-free deployment's includ
 
 test-main: $(VENV)/.ready
 	tools/system.sh $(PYTHON) chromium
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-serve: $(VENV)/.ready $(SERVE_VENV)/.ready
 	$(BIN)/python tools/make_test_bundle.py build/test-bundle

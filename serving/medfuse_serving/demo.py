@@ -19,7 +19,7 @@ from rich.console import Console
 
 from medfuse.errors import MedfuseError
 
-STUDIES = 1_000
+STUDIES = 1_300
 SEED = 0
 MEDFUSE = (sys.executable, "-m", "medfuse")
 
