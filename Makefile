@@ -18,6 +18,8 @@ $(VENV)/.ready: pyproject.toml tools/system.sh
 	tools/system.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev,export,$(SERVE)]'
+# The speaker network's weights; what else the package asks for reads sound, and is not needed.
+	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps Resemblyzer==0.1.4
 	touch $@
 
 # The deployment: nothing but what a hospital server installs, and a test runner.

@@ -14,17 +14,28 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, ValidationError
 
+from medfuse.attribution.scale import Scales
 from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.errors import BundleError
 from medfuse.trust.calibration import Calibration
+from medfuse.types import Modality
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST = "manifest.json"
 GRAPH = "predict.onnx"
+ANSWER_GRAPH = "answer.onnx"
+EXPLAIN_GRAPH = "explain.onnx"
+WEIGHTS = "weights.safetensors"
+BACKGROUND = "background.safetensors"
 TOKENIZER = "tokenizer.json"
 MODEL_CARD = "model_card.md"
 GOLDEN_ANSWER = "golden/answer.json"
 REQUIRED = (GRAPH, TOKENIZER, MODEL_CARD, GOLDEN_ANSWER)
+EXPLAINING = (ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS, BACKGROUND)
+"""What a bundle that explains its answers has beside that."""
+
+TIE = "medfuse.predict"
+"""The key of an explaining graph's metadata that names the graph whose answers it explains."""
 
 NOTICE = (
     "For research and evaluation. Not a medical device: not cleared or approved by any regulator, "
@@ -105,10 +116,98 @@ class ParityReport(Settings):
     sizes: tuple[SizeParity, ...]
 
 
+class ModalityCertificate(Settings):
+    """How the bundle's attributions to one modality compare with Captum's.
+
+    Relative differences are of one study's map: the L2 norm of the difference by that of the other
+    map. Each is the median over the studies, except for the two that say worst.
+
+    Attributes:
+        studies: How many had the modality.
+        relative_l2: ONNX Runtime's map against Captum's on the torch model in float32.
+        worst_relative_l2: The same for the worst study.
+        worst_difference: The largest difference of any element of any study, relative to the
+            largest element of that study's map.
+        onnx_to_float64: ONNX Runtime's map against Captum's on the torch model in float64.
+        captum_to_float64: Captum's map in float32 against that in float64.
+    """
+
+    studies: int = Field(gt=0)
+    relative_l2: float = Field(ge=0)
+    worst_relative_l2: float = Field(ge=0)
+    worst_difference: float = Field(ge=0)
+    onnx_to_float64: float = Field(ge=0)
+    captum_to_float64: float = Field(ge=0)
+
+    def holds(self, limit: float, ratio: float) -> bool:
+        """Whether the maps agree, or ONNX Runtime's are about as near the exact ones as Captum's.
+
+        Args:
+            limit: Of the median relative L2 difference from Captum.
+            ratio: How much further from float64 than Captum in float32 ONNX Runtime may be.
+        """
+        return self.relative_l2 <= limit or self.onnx_to_float64 <= ratio * self.captum_to_float64
+
+
+class Certificate(Settings):
+    """The bundle's integrated gradients against Captum's, on studies that no training has seen.
+
+    Attributes:
+        studies: How many were compared.
+        by_subset: Of those, how many had each subset of modalities.
+        by_target: And how many were about each target.
+        points: Of the integral's quadrature, the same on both sides.
+        baseline: Its name.
+        provider: ONNX Runtime's execution provider.
+        limit: What the median relative L2 difference was held to.
+        ratio: Or else, what the distance from float64 was held to, in Captum's own.
+        modalities: The comparison.
+        overridden: Whether the bundle was written although it doesn't hold.
+        versions: Libraries that were compared.
+    """
+
+    studies: int = Field(gt=0)
+    by_subset: dict[str, int]
+    by_target: dict[str, int]
+    points: int = Field(gt=0)
+    baseline: str
+    provider: str
+    limit: float = Field(gt=0)
+    ratio: float = Field(gt=0)
+    modalities: dict[Modality, ModalityCertificate]
+    overridden: bool = False
+    versions: dict[str, str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every modality's comparison holds."""
+        return all(m.holds(self.limit, self.ratio) for m in self.modalities.values())
+
+
+class ExplainRecord(Settings):
+    """What the bundle's own explanations rest on.
+
+    Attributes:
+        inputs: Of ``explain.onnx``; ``answer.onnx`` takes all but the last.
+        outputs: Of ``explain.onnx``.
+        answers: Outputs of ``answer.onnx``: the logits, and each frame's share of the attention.
+        embedding: The name of the word pieces' table in ``weights.safetensors``.
+        certificate: The comparison with Captum.
+        scales: Where each picture's colour is full.
+    """
+
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+    answers: tuple[ArraySpec, ...]
+    embedding: str
+    certificate: Certificate
+    scales: Scales
+
+
 class Manifest(Settings):
     """All that is true of a bundle; see docs/bundle.md for each field."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     notice: str = NOTICE
     created: AwareDatetime
     files: dict[FileName, FileRecord] = Field(default_factory=dict)
@@ -119,6 +218,9 @@ class Manifest(Settings):
     tasks: tuple[Task, ...] = Field(min_length=1)
     calibration: Calibration
     parity: ParityReport
+    explain: ExplainRecord | None = Field(
+        default=None, description="None where the bundle can't explain its answers"
+    )
     model: dict[str, JsonValue] = Field(description="the network's settings, for the record")
     checkpoint: Sha256 = Field(description="digest of the checkpoint this was exported from")
     training_data: str = Field(description="digest of the cohort the model was trained on")
@@ -173,7 +275,8 @@ def open_bundle(path: Path) -> Bundle:
     manifest = _parse_manifest(path, data)
     found = _list_files(path)
     expected = {MANIFEST, *manifest.files}
-    if missing := sorted((expected | set(REQUIRED)) - found):
+    required = {*REQUIRED, *(EXPLAINING if manifest.explain else ())}
+    if missing := sorted((expected | required) - found):
         raise BundleError(
             f"{path}: {', '.join(missing)} missing from the bundle; copy the whole folder again"
         )
@@ -255,6 +358,12 @@ def check_place(path: Path) -> None:
             f"{path}: there is something here that is not a bundle, and it is left alone; choose "
             "another place or remove it first"
         )
+
+
+def tie_digest(predict: bytes, weights: bytes) -> str:
+    """Name a graph together with its weights, as SHA-256 in hex; see `TIE`."""
+    parts = (hashlib.sha256(data).hexdigest() for data in (predict, weights))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def format_manifest(manifest: Manifest) -> bytes:

@@ -22,7 +22,9 @@ EXTRAS = {
     "onnxruntime": "serve",
     "onnxscript": "export",
     "safetensors": "train",
+    "optuna": "train",
     "sklearn": "train",
+    "tomlkit": "train",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",
@@ -45,7 +47,11 @@ def build_app() -> typer.Typer:
         """Keep one level of subcommands even when a single part is installed."""
 
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        app.command(name=entry.name)(entry.load())
+        loaded = entry.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=entry.name)
+        else:
+            app.command(name=entry.name)(loaded)
     return app
 
 

@@ -100,6 +100,10 @@ class VoiceSettings(Settings):
     mel_bands: int = Field(default=64, ge=8, le=256)
     window_s: float = Field(default=0.025, gt=0)
     step_s: float = Field(default=0.010, gt=0)
+    mel_scale: Literal["htk", "slaney"] = Field(
+        default="htk",
+        description="slaney: bands and FFT as librosa and networks trained with it have them",
+    )
     low_hz: float = Field(default=50.0, ge=0)
     high_hz: float = Field(default=8_000.0, gt=0, le=SAMPLE_RATE / 2)
     duration_s: float = Field(default=10.0, gt=0, description="what is read; the rest is reported")

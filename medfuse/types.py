@@ -214,17 +214,100 @@ class Attribution:
     """How much each part of a study's input moved one target, signed, in the model's own axes.
 
     Attributes:
-        target: The finding explained.
-        values: Image (S, H, W), note (L,), voice (T, F); present modalities alone.
+        target: The finding, or the weighting of several, that is explained.
+        values: Image (S, H, W), note (L,), voice (T, F); present modalities alone, and of those
+            the ones the method reaches. Logits per pixel, word piece and mel bin, except for plain
+            and smoothed gradients: logits per unit of the input.
         method: Such as ``integrated_gradients``.
-        baseline: The name of the baseline it was measured against.
+        baseline: The name of the baseline it was measured against; ``none`` for a method that has
+            none.
         completeness_gap: How far the attributions' sum is from the difference between the output
-            and the output at the baseline, relative to that difference.
+            and the output at the baseline, relative to that difference; None for a method that
+            promises no completeness.
+        details: Numbers for the record, such as ``output``, ``baseline_output`` and ``steps``.
     """
 
     target: str
     values: Mapping[Modality, Float[np.ndarray, "..."]]
     method: str
     baseline: str
-    completeness_gap: float
+    completeness_gap: float | None
     details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityShares:
+    """What each modality, and each pair of them, contributes to one target of one study.
+
+    Attributes:
+        target: As in `Attribution`.
+        baseline: What stands in a modality's place when it is taken away: ``absent`` (its mask is
+            false), or the name of a baseline.
+        outputs: The target's output from every subset of the present modalities, the empty one
+            included.
+        shares: The Shapley value of each present modality; they add up to the output of all of
+            them less that of none.
+        interactions: The Shapley interaction index of each pair: above 0 where the two together
+            say more than each by itself, below 0 where they say the same.
+    """
+
+    target: str
+    baseline: str
+    outputs: Mapping[frozenset[Modality], float]
+    shares: Mapping[Modality, float]
+    interactions: Mapping[frozenset[Modality], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One test that an explanation had to pass.
+
+    Attributes:
+        name: ``completeness``, ``stability``, ``faithfulness`` or ``agreement``.
+        value: The figure.
+        limit: What it is held to.
+        passed: Whether it is on the right side.
+        message: One English sentence with the figure, for the reader.
+    """
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """Whether an explanation can be relied on; its map is withheld when it can't."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a model gave one answer for one study.
+
+    Attributes:
+        attribution: The map of each modality.
+        shares: What each modality contributes.
+        badge: Whether the maps can be relied on.
+        model_digest: The bundle's or checkpoint's SHA-256, as hex.
+        frame_attention: How much of the image's embedding comes from each frame by the model's own
+            attention, 1 in all; empty without an image. It says where the model looked, not what
+            spoke for the target: for that there are the maps.
+        shares_by_baseline: The same shares against every other baseline that there is, which gives
+            their band; empty where it was not asked for.
+    """
+
+    attribution: Attribution
+    shares: ModalityShares
+    badge: Badge
+    model_digest: str
+    frame_attention: tuple[float, ...] = ()
+    shares_by_baseline: tuple[ModalityShares, ...] = ()

@@ -23,9 +23,10 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
     """The bundle exported from `tiny_checkpoint`; do not change it."""
 
     def make(folder: Path) -> None:
-        from medfuse_export.export import export_bundle
+        from medfuse_export.export import ExportOptions, export_bundle
 
-        export_bundle(tiny_checkpoint, folder, lambda step, done: None)
+        options = ExportOptions(certify=14)
+        export_bundle(tiny_checkpoint, folder, lambda step, done: None, options=options)
 
     return _once(tmp_path_factory, "bundle", make)
 
@@ -49,6 +50,22 @@ def small_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_cohort(folder, CohortOptions(studies=40, seed=3, size=192), workers=1)
 
     return _once(tmp_path_factory, "cohort", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a small BERT that is always the same; do not change it."""
+
+    def make(folder: Path) -> None:
+        import torch
+
+        from tests.tiny import write_bert
+
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            write_bert(folder)
+
+    return _once(tmp_path_factory, "bert", make)
 
 
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -52,7 +52,7 @@ TASKS = (
 """Logits: the mean of the image, a tenth of the word pieces, the mean of the log-mel frames."""
 
 SETTINGS = PrepareSettings(image=ImageSettings(size=SIDE), limits=Limits(file_bytes=2**20))
-WORDS = ("[UNK]", "[CLS]", "[SEP]", "cough", "and", "fever")
+WORDS = ("[UNK]", "[CLS]", "[SEP]", "cough", "and", "fever", "[MASK]", "[PAD]")
 NOTE = b"FINDINGS: cough and fever\nIMPRESSION: fever"
 """Four word pieces of which the model reads five with heading, colon and the special ones."""
 

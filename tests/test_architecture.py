@@ -57,7 +57,7 @@ def test_the_torch_free_part_names_no_torch_room(path: Path) -> None:
 def test_every_modality_has_its_data_and_its_model_file() -> None:
     for modality in Modality:
         assert (ROOT / f"medfuse/data/{modality}.py").is_file()
-        assert (ROOT / f"medfuse/models/{modality}.py").is_file()
+        assert (ROOT / f"medfuse/models/{modality}/__init__.py").is_file()
 
 
 def test_gathering_the_commands_loads_nothing_heavy() -> None:
@@ -73,4 +73,18 @@ def test_gathering_the_commands_loads_nothing_heavy() -> None:
 
 def test_the_commands_are_those_of_the_readme() -> None:
     names = {entry.name for entry in entry_points(group="medfuse.commands")}
-    assert names == {"cohort", "train", "export", "verify", "predict", "explain", "serve", "demo"}
+    assert names == {
+        "cohort",
+        "train",
+        "leaderboard",
+        "search",
+        "export",
+        "verify",
+        "predict",
+        "retrieve",
+        "explain",
+        "explain-eval",
+        "bench",
+        "serve",
+        "demo",
+    }

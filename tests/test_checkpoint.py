@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from medfuse.attribution.background import Background, to_bytes
 from medfuse.config import ImageSettings, NoteSettings, PrepareSettings, Task, TaskKind
 from medfuse.errors import TrainingError
 from medfuse.models.fused import FusedModel, build_model
@@ -21,6 +24,12 @@ from medfuse.trust.calibration import Calibration, TargetCalibration
 TASKS = (Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion")),)
 MODEL = ModelSettings(width=16)
 PREPARE = PrepareSettings(image=ImageSettings(size=64), note=NoteSettings(word_pieces=16))
+BACKGROUND = Background(
+    image=np.full((64, 64), 0.5, np.float32),
+    note=np.arange(384, dtype=np.float32),
+    voice=np.full(PREPARE.voice.mel_bands, -0.5, np.float32),
+    studies=9,
+)
 
 
 def make_record() -> CheckpointRecord:
@@ -43,7 +52,7 @@ def trained() -> FusedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: FusedModel) -> Path:
-    save_checkpoint(tmp_path / "checkpoint", trained, make_record())
+    save_checkpoint(tmp_path / "checkpoint", trained, BACKGROUND, make_record())
     return tmp_path / "checkpoint"
 
 
@@ -73,6 +82,7 @@ def test_a_loaded_model_answers_bit_for_bit_as_the_saved_one(
     assert loaded.tasks == TASKS
     assert loaded.calibration.of("findings.nodule").temperature == 2.0
     assert loaded.metrics == {"macro": {"auroc": 0.8}}
+    assert to_bytes(loaded.background) == to_bytes(BACKGROUND)
     assert loaded.tokenizer.encode("No effusion.").tokens[:2] == ["[CLS]", "no"]
 
 
@@ -80,13 +90,13 @@ def test_a_checkpoint_is_replaced_and_other_folders_are_left_alone(
     folder: Path, trained: FusedModel
 ) -> None:
     before = load_checkpoint(folder).digest
-    save_checkpoint(folder, trained, make_record())
+    save_checkpoint(folder, trained, BACKGROUND, make_record())
     assert load_checkpoint(folder).digest == before
     other = folder.parent / "thesis"
     other.mkdir()
     (other / "chapter.tex").touch()
     with pytest.raises(TrainingError, match="left alone"):
-        save_checkpoint(other, trained, make_record())
+        save_checkpoint(other, trained, BACKGROUND, make_record())
     assert (other / "chapter.tex").exists()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint", "thesis"]
 
@@ -110,7 +120,12 @@ def edit(folder: Path, **changes: object) -> None:
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda f: (f / "checkpoint.json").unlink(), "no checkpoint here"),
         (lambda f: (f / "checkpoint.json").write_text("{"), "not valid or is of another version"),
-        (lambda f: edit(f, schema_version=2), "schema_version"),
+        (lambda f: (f / "background.safetensors").unlink(), "background.safetensors is missing"),
+        (
+            lambda f: (f / "background.safetensors").write_bytes(b""),
+            "background.safetensors is not the file",
+        ),
+        (lambda f: edit(f, schema_version=3), "schema_version"),
         (lambda f: edit(f, surprise=1), "surprise"),
         (lambda f: edit(f, files={}), "is not the file that training wrote"),
         (lambda f: edit(f, model=MODEL.model_dump() | {"width": 24}), "does not fit the network"),
@@ -123,3 +138,28 @@ def test_a_damaged_checkpoint_is_refused(
     with pytest.raises(TrainingError) as caught:
         load_checkpoint(folder)
     assert message in str(caught.value)
+
+
+def test_a_checkpoint_from_before_backgrounds_has_a_blank_one(folder: Path) -> None:
+    (folder / "background.safetensors").unlink()
+    files = json.loads((folder / "checkpoint.json").read_text())["files"]
+    del files["background.safetensors"]
+    edit(folder, schema_version=1, files=files)
+    background = load_checkpoint(folder).background
+    assert background.studies == 0
+    assert background.note.shape == (384,)
+    assert not background.image.any()
+    assert not background.note.any()
+    assert (background.voice == -1).all()
+
+
+def test_a_checkpoint_whose_note_network_was_called_bert_answers_as_before(
+    folder: Path, trained: FusedModel
+) -> None:
+    file = folder / "model.safetensors"
+    new, old = "note.backbone.network.", "note.bert."
+    save_file({k.replace(new, old): v for k, v in load_file(file).items()}, file)
+    files = json.loads((folder / "checkpoint.json").read_text())["files"]
+    files["model.safetensors"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    edit(folder, files=files)
+    assert torch.equal(ask(load_checkpoint(folder).model), ask(trained))

@@ -311,3 +311,28 @@ def test_a_given_split_without_test_studies_is_refused(tmp_path: Path) -> None:
     cohort = read_cohort(CohortSettings(table=write_table(tmp_path, rows)), [FINDINGS])
     with pytest.raises(CohortError, match="no test studies"):
         split_cohort(cohort, SplitSettings())
+
+
+def test_studies_without_labels_train_if_asked_and_never_beside_a_held_out_patient(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        row(f"p{i // 2}", **(dict.fromkeys(("nodule", "effusion"), "") if i % 3 == 0 else {}))
+        for i in range(60)
+    ]
+    table = write_table(tmp_path, rows)
+    assert len(read_cohort(CohortSettings(table=table), [FINDINGS]).rows) == 40
+    cohort = read_cohort(CohortSettings(table=table, unlabelled="train"), [FINDINGS])
+    assert len(cohort.rows) == 60
+    for divided in (
+        split_cohort(cohort, SplitSettings()),
+        *fold_cohort(cohort, SplitSettings(folds=4)),
+    ):
+        assert [r.number for r in divided.rows] == [r.number for r in cohort.rows]
+        held = {r.patient_id for s in (Split.VALIDATION, Split.TEST) for r in divided.part(s)}
+        for r in divided.rows:
+            if r.labelled:
+                assert r.split is not None
+            else:
+                assert r.split is (None if r.patient_id in held else Split.TRAIN)
+        assert not held & {r.patient_id for r in divided.part(Split.TRAIN)}

@@ -51,10 +51,12 @@ def test_verify_says_what_it_checked(hand_bundle: Path) -> None:
         "files   ok ",
         "graph   ok ",
         "golden  ok ",
+        "explain    ",
         "digest     ",
     ]
     assert "7 subsets" in lines[2]
-    assert lines[3].split()[-1] == Predictor(hand_bundle).bundle.digest
+    assert "exported without explanations" in lines[3]
+    assert lines[4].split()[-1] == Predictor(hand_bundle).bundle.digest
 
 
 def test_verify_refuses_an_altered_file_and_a_wrong_answer(

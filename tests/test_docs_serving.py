@@ -10,10 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from medfuse.data.studies import IMAGE_SUFFIXES, NOTE_SUFFIXES, VOICE_SUFFIXES
 from medfuse_serving.answer import Answer, RemarkAnswer, StudyLine, TaskAnswer
 from medfuse_serving.api import STATUS
 from medfuse_serving.commands import predict, serve, verify
-from medfuse_serving.studies import IMAGE_SUFFIXES, NOTE_SUFFIXES, VOICE_SUFFIXES
 from tests.hand_bundle import NOTE, make_study
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -13,20 +13,33 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from medfuse.bundle import GRAPH, MANIFEST, NOTICE, TOKENIZER, Bundle, open_bundle
-from medfuse.config import NoteSettings
+from medfuse.bundle import (
+    ANSWER_GRAPH,
+    EXPLAIN_GRAPH,
+    GRAPH,
+    MANIFEST,
+    NOTICE,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    open_bundle,
+)
+from medfuse.config import NoteSettings, VoiceSettings
 from medfuse.data.prepare import prepare
 from medfuse.errors import BundleError, ExportError
 from medfuse.golden import read_golden
 from medfuse.headings import PREAMBLE, SECTION_HEADINGS
+from medfuse.models.settings import ModelSettings
+from medfuse.models.voice.speaker import NEEDED
+from medfuse.runtime import load_graph, load_weights, read_weights
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
-from medfuse.training.bootstrap import Figure
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.training.report import Report, SubsetReport
+from medfuse.trust.bootstrap import Figure
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
-from medfuse_export.export import export_bundle
-from medfuse_export.graph import export_graph, input_specs, output_specs
+from medfuse_export.export import ExportOptions, _portable, export_bundle
+from medfuse_export.graph import export_graphs, input_specs, output_specs
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import check_parity, measure_parity
 from medfuse_export.unseen import UNSEEN, make_unseen
@@ -34,6 +47,7 @@ from tests.tiny import CALIBRATION, PREPARE, TASKS, make_checkpoint
 
 OUTPUTS = ["logits", "image_embedding", "note_embedding", "voice_embedding", "fused"]
 Feed = dict[str, np.ndarray]
+QUICK = ExportOptions(certify=7)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +62,7 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def session(bundle: Bundle) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(bundle.read(GRAPH), providers=["CPUExecutionProvider"])
+    return load_graph(GRAPH, bundle.read(GRAPH), load_weights(bundle), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -169,26 +183,37 @@ def test_the_manifest_says_of_the_graph_what_onnx_says(bundle: Bundle) -> None:
     assert sum(task.logits for task in TASKS) == bundle.manifest.outputs[0].axes[1]
 
 
-def test_the_graph_carries_its_weights_and_nothing_of_where_it_was_made(bundle: Bundle) -> None:
+def test_the_graph_carries_nothing_of_where_it_was_made(bundle: Bundle) -> None:
     model = onnx.load_from_string(bundle.read(GRAPH))
-    onnx.checker.check_model(model, full_check=True)
     assert {opset.domain for opset in model.opset_import} == {""}
     assert not model.metadata_props
     for node in model.graph.node:
         assert not node.doc_string, node.name
         assert not node.metadata_props, node.name
-    for tensor in model.graph.initializer:
-        assert tensor.data_location == onnx.TensorProto.DEFAULT, tensor.name
+
+
+def test_any_reader_of_onnx_finds_the_weights_beside_the_graph(
+    bundle: Bundle, session: onnxruntime.InferenceSession
+) -> None:
+    onnx.checker.check_model(str(bundle.path / GRAPH), full_check=True)
+    plain = onnxruntime.InferenceSession(bundle.path / GRAPH, providers=["CPUExecutionProvider"])
+    feed = draw_feed(1, 1, 12, 50)
+    assert plain.run(["logits"], feed)[0].tobytes() == session.run(["logits"], feed)[0].tobytes()
 
 
 def test_no_text_in_a_bundle_names_this_machine_or_its_user(bundle: Bundle) -> None:
     model = onnx.load_from_string(bundle.read(GRAPH))
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
+    header = bundle.read(WEIGHTS)[: 2**16]
     texts = {
         name: bundle.read(name)
         for name in ("model_card.md", "golden/answer.json", "golden/note.txt")
-    } | {MANIFEST: (bundle.path / MANIFEST).read_bytes(), GRAPH: model.SerializeToString()}
+    } | {
+        MANIFEST: (bundle.path / MANIFEST).read_bytes(),
+        GRAPH: model.SerializeToString(),
+        WEIGHTS: header,
+    }
     places = (Path(__file__).parent.parent, Path.home(), bundle.path.parent, sys.prefix)
     names = (name for name in (getpass.getuser(), socket.gethostname()) if len(name) > 4)
     for trace in (*map(str, places), *names, "site-packages", ".py"):
@@ -279,7 +304,7 @@ def test_the_model_card_shows_the_figures_of_training(bundle: Bundle) -> None:
         epochs=(12,),
         seconds={},
         subsets={"note": SubsetReport(studies=171, patients=150, targets=targets)},
-        gain=None,
+        gains=(),
     )
     metrics = report.model_dump(mode="json")
     card = write_model_card(bundle.manifest.model_copy(update={"metrics": metrics}))
@@ -344,9 +369,8 @@ def test_a_graph_with_one_weight_altered_fails_parity(
     weights = onnx.numpy_helper.to_array(tensor).copy()
     weights[0] += 0.01
     tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
-    report = measure_parity(
-        model.SerializeToString(), checkpoint.model, PREPARE, pool, 1e-5, lambda done: None
-    )
+    changed = load_graph(GRAPH, model.SerializeToString(), load_weights(bundle), "cpu")
+    report = measure_parity(changed, checkpoint.model, PREPARE, pool, 1e-5, lambda done: None)
     with pytest.raises(ExportError, match=r"differs from the model by .* no bundle was written"):
         check_parity(report)
     for subset in SUBSETS:
@@ -355,12 +379,12 @@ def test_a_graph_with_one_weight_altered_fails_parity(
 
 
 def test_a_model_that_answers_not_a_number_fails_parity(
-    bundle: Bundle, tiny_checkpoint: Path, pool: list[Prepared]
+    session: onnxruntime.InferenceSession, tiny_checkpoint: Path, pool: list[Prepared]
 ) -> None:
     model = load_checkpoint(tiny_checkpoint).model.requires_grad_(False)
     next(model.heads.parameters())[0] = torch.nan
     with pytest.raises(ExportError, match="not a number"):
-        measure_parity(bundle.read(GRAPH), model, PREPARE, pool, 1e-5, lambda done: None)
+        measure_parity(session, model, PREPARE, pool, 1e-5, lambda done: None)
 
 
 def test_export_does_not_touch_a_folder_that_is_not_a_bundle(
@@ -379,7 +403,9 @@ def test_an_export_that_fails_parity_leaves_the_old_bundle_as_it_was(
     """No two float32 implementations agree to 1e-12."""
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     with pytest.raises(ExportError, match="1e-12 is allowed"):
-        export_bundle(tiny_checkpoint, folder, lambda step, done: None, tolerance=1e-12)
+        export_bundle(
+            tiny_checkpoint, folder, lambda step, done: None, tolerance=1e-12, options=QUICK
+        )
     assert open_bundle(folder).digest == open_bundle(tiny_bundle).digest
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
@@ -391,9 +417,11 @@ def test_the_command_exports_the_same_graph_again_and_prints_its_parity(
     """In a process of its own, as users do: also what the libraries would print is seen."""
     place = tmp_path / "bundle"
     command = [sys.executable, "-m", "medfuse", "export", str(tiny_checkpoint), str(place)]
+    command += ["--certify", "14"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     old, new = open_bundle(tiny_bundle), open_bundle(place)
-    assert new.read(GRAPH) == old.read(GRAPH)
+    for name in (GRAPH, ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS):
+        assert new.read(name) == old.read(name), name
     assert new.read("golden/answer.json") == old.read("golden/answer.json")
     for subset in SUBSETS:
         assert subset_name(subset) in done.stdout
@@ -402,9 +430,28 @@ def test_the_command_exports_the_same_graph_again_and_prints_its_parity(
         assert noise not in done.stdout + done.stderr
 
 
+def test_a_manifest_names_folders_of_this_machine_by_their_last_part_alone() -> None:
+    settings = ModelSettings(image=Path("/home/ada/vit"), note=Path("/home/ada/roberta"))
+    named = _portable(settings)
+    assert (named["image"], named["note"], named["voice"]) == ("vit", "roberta", "cnn")
+
+
 @pytest.mark.slow
-def test_the_other_fusion_exports_too(tmp_path: Path, pool: list[Prepared]) -> None:
-    folder = make_checkpoint(tmp_path / "checkpoint", fusion="cross_attention")
-    model = load_checkpoint(folder).model.requires_grad_(False)
-    graph = export_graph(model, input_specs(PREPARE), output_specs(TASKS, 32))
-    check_parity(measure_parity(graph, model, PREPARE, pool, 1e-5, lambda done: None))
+def test_recurrent_networks_and_the_other_fusion_export_with_parity_at_every_size(
+    tmp_path: Path,
+) -> None:
+    settings = PREPARE.model_copy(
+        update={"voice": VoiceSettings.model_validate(PREPARE.voice.model_dump() | NEEDED)}
+    )
+    parts = {
+        "fusion": "cross_attention",
+        "image": "efficientnet_lite0_stage4",
+        "note": "lstm",
+        "voice": "speaker",
+    }
+    checkpoint = load_checkpoint(make_checkpoint(tmp_path / "checkpoint", settings, **parts))
+    model = checkpoint.model.requires_grad_(False)
+    graphs = export_graphs(model, input_specs(settings), output_specs(model))
+    session = load_graph(GRAPH, graphs.predict, read_weights(graphs.weights), "cpu")
+    _, pool = make_unseen(2, settings, checkpoint.tokenizer)
+    check_parity(measure_parity(session, model, settings, pool, 1e-5, lambda done: None))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medfuse.config import Task, TaskKind
+from medfuse.models.focus import FOCI
 from medfuse.models.heads import HEADS, ClassHead, OrdinalHead, RegressionHead, YesNoHead
 
 NAN = math.nan
@@ -102,3 +103,42 @@ def test_a_higher_level_is_never_more_likely_than_a_lower_one(
         head.steps.fill_(step)
         at_least_1, at_least_2 = head(torch.tensor([[score]]))[0].tolist()
     assert at_least_2 <= at_least_1
+
+
+def _log_odds(chance: float) -> float:
+    return math.log(chance / (1 - chance))
+
+
+def test_the_focal_loss_is_cross_entropy_times_the_squared_doubt() -> None:
+    focal = FOCI["focal"]
+    yes_no = YesNoHead(Task(name="f", kind=TaskKind.MULTILABEL, classes=("a", "b")), 4)
+    logits = torch.tensor([[_log_odds(0.8), _log_odds(0.3)]])
+    expected = (0.2**2 * -math.log(0.8) + 0.3**2 * -math.log(0.7)) / 2
+    loss = yes_no.loss(logits, torch.tensor([[1.0, 0.0]]), focus=focal)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+    classes = ClassHead(Task(name="c", kind=TaskKind.MULTICLASS, classes=("a", "b", "c")), 4)
+    chances = torch.tensor([[0.7, 0.2, 0.1]])
+    loss = classes.loss(chances.log(), torch.tensor([[1.0]]), focus=focal)
+    assert loss.item() == pytest.approx(0.8**2 * -math.log(0.2), rel=1e-5)
+
+    stages = OrdinalHead(Task(name="s", kind=TaskKind.ORDINAL, classes=("a", "b", "c")), 4)
+    logits = torch.tensor([[_log_odds(0.8), _log_odds(0.3)]])
+    loss = stages.loss(logits, torch.tensor([[1.0]]), focus=focal)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_asymmetric_loss_forgets_absences_that_are_nearly_sure() -> None:
+    head = YesNoHead(Task(name="f", kind=TaskKind.MULTILABEL, classes=("a", "b", "c")), 4)
+    logits = torch.tensor([[_log_odds(0.8), _log_odds(0.3), _log_odds(0.04)]], requires_grad=True)
+    loss = head.loss(logits, torch.tensor([[1.0, 0.0, 0.0]]), focus=FOCI["asymmetric"])
+    # Ridnik et al. 2021, eq. 7, with exponents 0 and 4 and a margin of 0.05.
+    expected = (-math.log(0.8) + 0.25**4 * -math.log(0.75)) / 3
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[0, 2] == 0.0
+    extreme = torch.tensor([[-80.0, 80.0, 80.0]], requires_grad=True)
+    head.loss(extreme, torch.tensor([[1.0, 0.0, 0.0]]), focus=FOCI["asymmetric"]).backward()  # type: ignore[no-untyped-call]
+    assert extreme.grad is not None
+    assert extreme.grad.isfinite().all()

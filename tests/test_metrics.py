@@ -6,14 +6,16 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from medfuse.config import Task, TaskKind
-from medfuse.training.bootstrap import Figure, patient_weights, summarise
 from medfuse.training.metrics import (
     auprc,
     auroc,
     calibration_error,
+    headline,
+    measure_headline,
     measure_tasks,
     quadratic_kappa,
 )
+from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 
 FINDINGS = Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion"))
 CAUSE = Task(name="cause", kind=TaskKind.MULTICLASS, classes=("viral", "bacterial", "other"))
@@ -124,6 +126,17 @@ def test_levels_agree_with_scikit_learn() -> None:
     assert found["stage", "mae"] == pytest.approx([np.abs(true - said).mean()])
     area = sk.roc_auc_score(true >= 2, logits[:, 1])
     assert found["stage.at_least_severe", "auroc"] == pytest.approx([area])
+
+
+@pytest.mark.parametrize("task", [FINDINGS, CAUSE, STAGE, AGE], ids=lambda task: task.name)
+def test_the_headline_alone_is_the_headline_among_all(task: Task) -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(50, task.logits))
+    labels = rng.integers(0, 2, (50, task.label_columns)).astype(float)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    weights = rng.integers(0, 3, (4, 50)).astype(float)
+    expected = figures(task, logits, labels, weights)[task.name, headline(task)]
+    np.testing.assert_allclose(measure_headline(task, logits, labels, weights), expected)
 
 
 def test_perfect_agreement_has_kappa_one_and_chance_has_zero() -> None:

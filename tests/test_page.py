@@ -17,30 +17,37 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, sync_playwright
 
 from medfuse.bundle import NOTICE
 from medfuse.config import Limits, NoteSettings
 from medfuse.data.dicom import decode_frames
+from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
 from medfuse.errors import DicomError, LimitError
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
 from medfuse_serving.page import (
     Desk,
+    build_page,
     edit_note,
     lay_images,
     lay_out,
+    mount_page,
     show_answer,
     show_image,
     take_up,
 )
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import frame_html, note_html, render_frames, voice_html
-from medfuse_serving.server import build_app
-from medfuse_serving.studies import find_studies
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav
+from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
+
+# Gradio's queue tells pandas 3 what pandas 3 no longer needs to be told, every so many events.
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
 
 CHROMIUM = [
     "--no-sandbox",
@@ -104,15 +111,16 @@ def test_no_note_can_write_html_or_templates(text: str) -> None:
 
 def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     study = make_study()
-    shown = show_answer(predictor, study)
     answer = to_answer(predictor.predict([study])[0])
+    shown = show_answer(answer)
     for name, probability in answer.tasks[0].probabilities.items():
         row = shown[shown.index(name) :]
         assert html.escape(format_probability(probability)) in row[:300]
         assert f"width:{100 * probability:.2f}%" in row[:300]
     for text in ("Image: used", "Voice: used", answer.model_digest, answer.remarks[0].message):
         assert text in shown
-    assert "Voice: not given" in show_answer(predictor, Study(note=b"cough"))
+    (alone,) = predictor.predict([Study(note=b"cough")])
+    assert "Voice: not given" in show_answer(to_answer(alone))
 
 
 def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor) -> None:
@@ -168,8 +176,16 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def network() -> HandNetwork:
+    return HandNetwork(MIXED)
+
+
+@pytest.fixture(scope="module")
 def url(
-    predictor: Predictor, uploads: Path, tmp_path_factory: pytest.TempPathFactory
+    predictor: Predictor,
+    network: HandNetwork,
+    uploads: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("examples") / "first"
     folder.mkdir()
@@ -179,7 +195,8 @@ def url(
     (folder / "v.wav").write_bytes(study.voice or b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(uploads))
-        app = build_app(predictor, find_studies(folder.parent), 2**20)
+        explainer = Explainer(predictor, None, network)
+        app = mount_page(build_api(explainer, 2**20), explainer, find_studies(folder.parent))
         with running(app) as url:
             yield url
 
@@ -238,6 +255,19 @@ def test_an_example_is_shown_and_answered(page: Page, predictor: Predictor) -> N
     expect(page.locator("#image")).to_contain_text("No image")
 
 
+def test_leaving_the_note_takes_no_place_in_the_queue(page: Page) -> None:
+    # A click on Predict leaves the note too; were both queued, the first to end would close the
+    # stream that the other's answer comes by, and now and then the answer was lost.
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlparse(request.url).path))
+    note = page.get_by_label("Note", exact=True)
+    note.press_sequentially("Cough.")
+    note.blur()
+    expect(page.locator("#note")).to_contain_text("Cough.")
+    assert any("/run/" in path for path in asked)
+    assert not any("/queue/" in path for path in asked)
+
+
 def test_uploads_are_answered_and_leave_nothing_behind(
     page: Page, url: str, uploads: Path, predictor: Predictor
 ) -> None:
@@ -287,6 +317,178 @@ def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:
     expect(page.locator("#image")).to_contain_text("Frame 1 of 2")
     page.locator("input[type=range]").press("ArrowRight")
     expect(page.locator("#image")).to_contain_text("Frame 2 of 2")
+
+
+# Explanations -------------------------------------------------------------------------------
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.fixture
+def steady(network: HandNetwork) -> Iterator[HandNetwork]:
+    """The page's network, which a test may slow down or make wrong."""
+    yield network
+    network.slope, network.delay_s = 1.0, 0.0
+
+
+def open_example(page: Page) -> None:
+    page.get_by_label("Example study").click()
+    page.get_by_role("option", name="first").click()
+    expect(page.locator("#image img")).to_be_visible()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+
+
+def expect_blank(place: Locator) -> None:
+    """Wait until a place shows nothing; while an event is under way Gradio may show its clock."""
+    expect(place).to_have_text(re.compile(r"^\s*$"), use_inner_text=True)
+
+
+def ask_why(page: Page) -> None:
+    page.get_by_role("button", name="Explain this answer").click()
+
+
+def test_nothing_is_explained_until_it_is_asked(page: Page, steady: HandNetwork) -> None:
+    why = page.get_by_role("button", name="Explain this answer")
+    expect(why).to_be_hidden()  # there is no answer to explain
+    open_example(page)
+    asked = steady.asked
+    expect(why).to_be_visible()
+    expect(page.get_by_label("Finding to explain")).to_have_value(
+        "findings: wordiness"
+    )  # most probable
+    for place in ("#explanation", "#image-map", "#note-map", "#voice-map"):
+        expect_blank(page.locator(place))
+    expect(page.locator(".mf-overlay")).to_have_count(0)
+    expect(page.get_by_label("Show what spoke for and against")).to_be_hidden()
+    assert steady.asked == asked
+    page.get_by_role("button", name="Clear all").click()
+    expect(why).to_be_hidden()
+
+
+def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
+    open_example(page)
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: brightness").click()
+    page.get_by_role("button", name="Explain this answer").press("Enter")
+    summary = page.locator("#explanation")
+    expect(summary).to_contain_text("Reliable: all 4 checks passed")
+    expect(summary).to_contain_text("Why brightness?")
+    # As worked out by hand: the ramp's mean, and seven pieces' tenths.
+    for text in ("+0.38", "+0.70", "blank", "Integrated gradients", "Completeness gap"):
+        expect(summary).to_contain_text(text)
+    assert "+0.38" in page.get_by_role("table", name="Shares").inner_text()
+
+    overlay = page.locator("#image-map img.mf-overlay")
+    assert overlay.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [64, 48]
+    expect(page.locator("#image")).to_be_hidden()
+    word = page.locator("#note-map .mf-word", has_text="cough")
+    assert word.locator("small").inner_text() == "+0.10"
+    expect(page.locator("#note-map")).to_contain_text("IMPRESSION: fever")
+    expect(page.locator("#voice-map svg")).to_contain_text("Hz")
+    expect(page.locator("#voice-map audio")).to_be_visible()
+    for place in ("#image-map", "#note-map", "#voice-map"):
+        expect(page.locator(place)).to_contain_text("the same for every study")
+    expect(page.locator(".mf-header")).to_contain_text(NOTICE)
+
+    page.get_by_label("Show what spoke for and against").press("Space")
+    expect(overlay).to_be_hidden()
+    expect(word.locator("small")).to_be_hidden()
+    expect(page.locator("#image-map img").first).to_be_visible()
+    page.get_by_label("Show what spoke for and against").press("Space")
+    expect(overlay).to_be_visible()
+
+    # An explanation never stays beside a study it is not of.
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(page.locator(".mf-map")).to_have_count(0)
+    expect_blank(summary)
+    expect(page.locator("#image img")).to_be_visible()
+
+
+def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
+    open_example(page)
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Show how far the shares move").check()
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("highest over 4 baselines")
+    expect(page.get_by_role("table", name="Shares")).to_contain_text("[")
+
+
+def test_maps_that_could_mislead_are_withheld_and_the_reason_is_shown(
+    page: Page, steady: HandNetwork
+) -> None:
+    steady.slope = 2.0
+    open_example(page)
+    ask_why(page)
+    summary = page.locator("#explanation")
+    expect(summary).to_contain_text("Maps withheld")
+    expect(summary).to_contain_text("FAILED: completeness. The map accounts for the output but for")
+    expect(page.get_by_role("table", name="Shares")).to_be_visible()
+    expect(page.locator(".mf-map")).to_have_count(0)
+    expect(page.locator("#image img")).to_be_visible()
+    expect(page.get_by_label("Show what spoke for and against")).to_be_hidden()
+
+
+def test_what_cannot_be_explained_is_told_in_its_place(page: Page) -> None:
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    page.get_by_text("Advanced").click()
+    page.get_by_label("Method").click()
+    page.get_by_role("option", name="Grad-CAM").click()
+    ask_why(page)
+    expect(page.locator("#explanation .mf-problem")).to_contain_text("the study has none")
+    expect(page.locator("#answer")).to_contain_text("%")
+
+
+def test_an_explanation_under_way_ends_when_the_study_changes(
+    page: Page, steady: HandNetwork
+) -> None:
+    open_example(page)
+    begun = steady.asked
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Reliable")
+    whole = steady.asked - begun
+
+    steady.delay_s = 0.05
+    begun = steady.asked
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    page.get_by_label("Note", exact=True).press_sequentially(" more")
+    expect(page.locator("#explanation [role=status]")).to_have_count(0)
+    asked = -1
+    while asked != steady.asked:  # until none was asked for a second
+        asked = steady.asked
+        page.wait_for_timeout(1000)
+    assert asked - begun < whole
+    for place in ("#explanation", "#image-map", "#note-map", "#voice-map"):
+        expect_blank(page.locator(place))
+
+
+def test_each_view_has_its_own_map(page: Page) -> None:
+    views = [
+        FilePayload(name="x", mimeType="", buffer=make_dicom(np.full(size, 4095, np.uint16)))
+        for size in ((9, 9), (9, 18))
+    ]
+    page.locator("input[type=file]").nth(0).set_input_files(views)
+    expect(page.locator("#image")).to_contain_text("Frame 1 of 2")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: brightness").click()
+    ask_why(page)
+    overlay = page.locator("#image-map img.mf-overlay")
+    expect(overlay).to_be_visible()
+    assert overlay.evaluate("image => image.naturalWidth") == 9
+    page.locator("input[type=range]").press("ArrowRight")
+    expect(page.locator("#image-map")).to_contain_text("Frame 2 of 2")
+    assert overlay.evaluate("image => image.naturalWidth") == 18
+
+
+def test_a_bundle_that_cannot_explain_offers_no_explanation(predictor: Predictor) -> None:
+    page = build_page(Explainer(predictor), ())
+    places = {c.elem_id: c for c in page.blocks.values() if getattr(c, "elem_id", None)}
+    assert places["explain"].visible is False
 
 
 def test_the_documentation_opens_from_this_machine_alone(page: Page, url: str) -> None:

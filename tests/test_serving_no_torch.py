@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from medfuse.attribution.settings import AttributionSettings
 from medfuse.golden import read_golden
+from medfuse_serving.explainer import Explainer
 from medfuse_serving.predictor import Predictor
 
 PROGRAM = """
@@ -41,7 +43,17 @@ predictor = Predictor(Path(sys.argv[1]))
 predictor.check_golden()
 build_app(predictor, (), 2**20)
 (prediction,) = predictor.predict(read_golden(predictor.bundle).studies[-1:])
-print(json.dumps({"names": names, "answer": json.loads(to_json(to_answer(prediction)))}))
+
+from medfuse.attribution.settings import AttributionSettings
+from medfuse_serving.explainer import Explainer
+
+explainer = Explainer(predictor)
+settings = AttributionSettings(steps=2, most_steps=2)
+study = read_golden(predictor.bundle).studies[-1]
+found = explainer.explain(study, explainer.targets[0], settings).explanation.attribution
+maps = {m.value: [list(v.shape), float(v.sum())] for m, v in found.values.items()}
+answer = json.loads(to_json(to_answer(prediction)))
+print(json.dumps({"names": names, "answer": answer, "maps": maps}))
 """
 
 
@@ -61,3 +73,13 @@ def test_every_module_imports_and_a_study_is_answered_with_torch_blocked(
     (here,) = predictor.predict(read_golden(predictor.bundle).studies[-1:])
     for task, there in zip(here.tasks, said["answer"]["tasks"], strict=True):
         assert list(there["logits"].values()) == pytest.approx(task.logits.tolist())
+    explainer = Explainer(predictor)
+    settings = AttributionSettings(steps=2, most_steps=2)
+    study = read_golden(predictor.bundle).studies[-1]
+    found = explainer.explain(study, explainer.targets[0], settings).explanation.attribution
+    assert set(said["maps"]) == {"image", "note", "voice"}
+    for modality, values in found.values.items():
+        shape, total = said["maps"][modality.value]
+        assert values.any()
+        assert shape == list(values.shape)
+        assert total == pytest.approx(float(values.sum()), rel=1e-4, abs=1e-6)

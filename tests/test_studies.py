@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from medfuse.config import Limits
+from medfuse.data.studies import StudyFiles, find_studies, read_file, read_study
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
-from medfuse_serving.studies import StudyFiles, find_studies, read_file, read_study
 
 
 def put(folder: Path, **files: bytes) -> None:

@@ -21,8 +21,8 @@ from medfuse.synthetic.command import parse_shortcut
 from medfuse.synthetic.network import cohort_auc
 from medfuse.synthetic.options import CohortOptions, Mechanism, Shortcut
 from medfuse.synthetic.study import make_study
-from medfuse.synthetic.world import FINDINGS, TASK
-from medfuse.types import SUBSETS, Modality, subset_name
+from medfuse.synthetic.world import FINDINGS, TARGETS, TASKS
+from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name
 
 OPTIONS = CohortOptions(
     studies=40,
@@ -78,7 +78,7 @@ def test_the_table_is_read_as_any_cohort_and_gives_the_studies_back(
     written: tuple[Path, CohortSummary, list[int]],
 ) -> None:
     settings = CohortSettings(table=written[0] / "cohort.csv", check_identity=True)
-    read = read_cohort(settings, [TASK])
+    read = read_cohort(settings, TASKS)
     assert len(read.rows) == 40
     for number, row in enumerate(read.rows):
         made = make_study(OPTIONS, number)
@@ -89,7 +89,7 @@ def test_the_table_is_read_as_any_cohort_and_gives_the_studies_back(
             made.study.voice,
         )
         assert row.present == made.truth.present
-        assert row.labels == tuple(made.truth.findings.astype(float))
+        assert row.labels == tuple(made.truth.labels.astype(float))
         assert row.patient_id == made.patient.patient_id
         assert row.split == Split(made.patient.split)
 
@@ -125,21 +125,25 @@ def test_the_summary_measures_the_posteriors_in_the_truth(
 ) -> None:
     folder, summary, _ = written
     truths = read_truth(folder)
-    labels = np.array([[t["findings"][f] for f in FINDINGS] for t in truths], dtype=bool)
+    labels = np.array([[t["labels"][f] for f in TARGETS] for t in truths], dtype=bool)
     described = json.loads((folder / "cohort.json").read_text())
     assert described["complete"] is True
     assert CohortOptions.model_validate(described["options"]) == OPTIONS
     for subset, row in zip(SUBSETS, summary.drawn.subsets, strict=True):
         scores = np.array(
-            [[t["posterior"][subset_name(subset)][f] for f in FINDINGS] for t in truths]
+            [[t["posterior"][subset_name(subset)][f] for f in TARGETS] for t in truths]
         )
         assert row == pytest.approx(cohort_auc(scores, labels))
         named = described["bayes_auc"]["drawn"]["subsets"][subset_name(subset)]
-        assert [named[f] for f in FINDINGS] == row.tolist()
-        assert named["macro"] == pytest.approx(row.mean())
-    delivered = np.array([[t["delivered"][f] for f in FINDINGS] for t in truths])
+        assert [named[f] for f in TARGETS] == row.tolist()
+        assert named["macro"] == pytest.approx(row[: len(FINDINGS)].mean())
+    delivered = np.array([[t["delivered"][f] for f in TARGETS] for t in truths])
     assert summary.drawn.delivered == pytest.approx(cohort_auc(delivered, labels))
     assert summary.prevalence == pytest.approx(labels.mean(axis=0))
+    lacking = np.array([[m.value not in t["present"] for m in MODALITIES] for t in truths])
+    shares = [*lacking.mean(axis=0), lacking.mean()]
+    assert list(described["missing"]["drawn"].values()) == pytest.approx(shares)
+    assert 0.2 < described["missing"]["population"]["all"] < 0.4
     with (folder / "cohort.csv").open() as table:
         test = [row["split"] == "test" for row in csv.DictReader(table)]
     assert summary.test.studies == sum(test)
@@ -215,7 +219,9 @@ def test_the_command_writes_a_cohort_and_prints_its_table(tmp_path: Path) -> Non
     }
     assert lines["image+voice"][0] == "0.860"
     assert lines["image+voice"][5] == "0.940"
+    assert lines["note+voice"][7] == "0.940"
     assert "as delivered" in output
+    assert "of all modalities" in output
     described = json.loads((out / "cohort.json").read_text())
     assert described["options"]["shortcuts"] == [
         {"modality": "voice", "finding": "pneumonia", "strength": 0.5}
@@ -223,7 +229,7 @@ def test_the_command_writes_a_cohort_and_prints_its_table(tmp_path: Path) -> Non
 
 
 def test_the_command_names_the_option_that_is_wrong(tmp_path: Path) -> None:
-    _, _, error = run(str(tmp_path / "out"), "--missing-rate", "0.9")
+    _, _, error = run(str(tmp_path / "out"), "--missing-rate", "0.95")
     assert isinstance(error, SettingsError)
     assert "--missing-rate" in str(error)
     assert not (tmp_path / "out").exists()

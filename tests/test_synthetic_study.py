@@ -19,7 +19,14 @@ from medfuse.synthetic.note import WORDINGS
 from medfuse.synthetic.options import CohortOptions, Mechanism, Shortcut
 from medfuse.synthetic.patient import Patient, find_patient
 from medfuse.synthetic.study import SyntheticStudy, make_study
-from medfuse.synthetic.world import FINDINGS, SIGNS, build_world, shortcut_name
+from medfuse.synthetic.world import (
+    FINDINGS,
+    MISSING_AT,
+    SIGNS,
+    TARGETS,
+    build_world,
+    shortcut_name,
+)
 from medfuse.types import MODALITIES, SUBSETS, Modality
 
 SMALL = CohortOptions(seed=7, size=256)
@@ -87,6 +94,16 @@ def test_a_missing_modality_changes_no_byte_of_the_others() -> None:
     assert len(seen) > 3
 
 
+def test_studies_of_a_site_lack_what_it_cannot_do() -> None:
+    options = SMALL.model_copy(update={"missing": Mechanism.SITE, "missing_rate": 0.0})
+    seen = set()
+    for index in range(12):
+        made = make_study(options, index)
+        seen.add(made.patient.site)
+        assert made.truth.present == frozenset(MODALITIES) - MISSING_AT[made.patient.site]
+    assert seen == set(MISSING_AT)
+
+
 def test_a_shortcut_leaves_the_other_modalities_as_they_are() -> None:
     options = SMALL.model_copy(
         update={"shortcuts": (Shortcut(modality=Modality.NOTE, finding="nodule", strength=1),)}
@@ -102,8 +119,8 @@ def test_posterior_is_looked_up_from_the_studys_own_signs() -> None:
     world = build_world(SMALL)
     for made in studies()[:10]:
         answers = {s.name: s.name in made.truth.signs for m in MODALITIES for s in SIGNS[m]}
-        for row, table in zip(made.truth.posterior, world.clinical, strict=True):
-            assert (row == table.look_up(answers)).all()
+        for subset, row in enumerate(made.truth.posterior):
+            assert (row == world.clinical(subset, answers)).all()
         # Nothing is missing and nothing is marked, so all that is delivered is the signs.
         assert made.truth.delivered == pytest.approx(made.truth.posterior[-1], abs=1e-12)
 
@@ -112,10 +129,11 @@ def test_posteriors_are_calibrated_on_the_labels_drawn() -> None:
     """Labels and posteriors come by different ways; over many draws they must agree."""
     world = build_world(SMALL)
     rng = np.random.default_rng(3)
-    drawn = [draw(world.variables, rng) for _ in range(4000)]
-    for which, table in enumerate(world.clinical):
-        expected = np.array([table.look_up(answers) for answers in drawn])
-        labels = np.array([[answers[name] for name in FINDINGS] for answers in drawn])
+    findings, mood = (network.variables for network in world.networks)
+    drawn = [draw(findings, rng) | draw(mood, rng) for _ in range(4000)]
+    labels = np.array([[answers[name] for name in TARGETS] for answers in drawn])
+    for which in range(len(SUBSETS)):
+        expected = np.array([world.clinical(which, answers) for answers in drawn])
         for low in (0.0, 0.3, 0.7):
             here = (expected >= low) & (expected < low + 0.4)
             error = np.sqrt((expected[here] * (1 - expected[here])).sum())
@@ -209,7 +227,7 @@ def test_voice_spans_lie_in_the_recording() -> None:
         waveform = read_voice(made)
         assert waveform.ndim == 1
         duration_s = len(waveform) / SAMPLE_RATE
-        assert 2.3 < duration_s < 6.5
+        assert 3.1 < duration_s < 9.1
         assert 0.02 < np.abs(waveform).max() < 0.99
         assert {span.sign for span in made.truth.voice} == (
             made.truth.signs & names_of(Modality.VOICE)
@@ -232,7 +250,7 @@ def test_a_cough_is_loud_where_its_span_says() -> None:
 
 def test_shortcuts_go_along_with_their_finding() -> None:
     for made, plain in zip(marked(), studies(), strict=False):
-        nodule = bool(made.truth.findings[FINDINGS.index("nodule")])
+        nodule = bool(made.truth.labels[FINDINGS.index("nodule")])
         assert made.truth.shortcuts == (frozenset(MODALITIES) if nodule else frozenset())
         names = {e.sign for e in made.truth.image}
         names |= {e.sign for e in made.truth.note} | {e.sign for e in made.truth.voice}

@@ -17,6 +17,7 @@ from medfuse.data.prepare import collate, prepare
 from medfuse.errors import TrainingError
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
+from medfuse.models.voice.speaker import NEEDED
 from medfuse.models.weights import tokenizer_path
 from medfuse.synthetic.world import TASK
 from medfuse.training.dataset import Collator, FeatureDataset
@@ -52,7 +53,7 @@ def model_settings(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     folder = tmp_path_factory.mktemp("models") / "bert"
     torch.manual_seed(0)
     write_bert(folder)
-    return ModelSettings(note=str(folder), width=16)
+    return ModelSettings(note=folder, width=16)
 
 
 @pytest.fixture(scope="module")
@@ -112,20 +113,45 @@ def test_workers_give_what_one_process_gives(
 def test_the_model_answers_from_the_cache_as_from_the_files(
     rows: tuple[CohortRow, ...], model: FusedModel, model_settings: ModelSettings, tmp_path: Path
 ) -> None:
-    features, _ = build(rows, model, model_settings, tmp_path)
+    assert_answers_alike(rows, model, model_settings, PREPARE, tmp_path)
+
+
+def test_a_speaker_network_that_covers_fewer_tokens_answers_from_the_cache_too(
+    rows: tuple[CohortRow, ...], model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    voice = VoiceSettings.model_validate(NEEDED | {"duration_s": 3.0})
+    how = PREPARE.model_copy(update={"voice": voice})
+    settings = model_settings.model_copy(update={"voice": "speaker"})
+    model = build_model(settings, how, [TASK], pretrained=True).eval()
+    assert model.frozen == set(MODALITIES)
+    features = assert_answers_alike(rows[:4], model, settings, how, tmp_path)
+    kept = [features.get(i, Modality.VOICE) for i in range(4)]
+    # Of 298 mel frames, the windows from 0, 80 and 160 hold three quarters.
+    assert {voices.shape for voices in kept if voices is not None} == {(3, 256)}
+
+
+def assert_answers_alike(
+    rows: tuple[CohortRow, ...],
+    model: FusedModel,
+    model_settings: ModelSettings,
+    how: PrepareSettings,
+    folder: Path,
+) -> Features:
+    features, _ = build(rows, model, model_settings, folder, how)
     tokenizer = load_tokenizer(tokenizer_path(model_settings))
-    batch = collate([prepare(load_study(row), PREPARE, tokenizer) for row in rows], PREPARE)
+    batch = collate([prepare(load_study(row), how, tokenizer) for row in rows], how)
     arguments = [
         torch.from_numpy(part[m]) for m in MODALITIES for part in (batch.values, batch.masks)
     ]
     data = FeatureDataset(features, range(len(rows)), np.zeros((len(rows), len(TASK.classes))))
-    cached = Collator(model, PREPARE)([data[i] for i in range(len(rows))])
+    cached = Collator(model, how)([data[i] for i in range(len(rows))])
     module = TrainingModule(model, FitSettings(), steps=1).eval()
     with torch.inference_mode():
         expected = model(*arguments).logits
         logits = model.fuse(module.encode(cached)).logits
     # Other batches and memory layouts sum in another order; float32 has 24 bits.
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    return features
 
 
 def test_half_precision_moves_features_by_a_thousandth_at_most(
@@ -192,7 +218,7 @@ def test_features_made_otherwise_are_not_taken(
     other = build_model(settings, how, [TASK], pretrained=True).eval()
     if what == "weights":
         with torch.no_grad():
-            other.note.bert.embeddings.word_embeddings.weight[-1, 0] += 1.0
+            next(other.note.backbone.parameters())[-1, 0] += 1.0
     after, computed = build(rows, other, settings, tmp_path, how)
     assert computed == 2
     for old, new in zip(before.sources, after.sources, strict=True):

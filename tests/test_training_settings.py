@@ -5,16 +5,16 @@ import pytest
 from medfuse.config import read_settings
 from medfuse.data.cohort import read_cohort
 from medfuse.errors import SettingsError
-from medfuse.synthetic.world import TASK
+from medfuse.synthetic.world import TASKS
 from medfuse.training.settings import TrainSettings
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 
 @pytest.mark.parametrize("name", ["demo", "known-truth"])
-def test_known_truth_examples_ask_for_the_known_truth_findings(name: str) -> None:
+def test_known_truth_examples_ask_what_the_known_truth_cohort_answers(name: str) -> None:
     settings = read_settings(EXAMPLES / f"{name}.toml", TrainSettings)
-    assert settings.tasks == (TASK,)
+    assert settings.tasks == TASKS
     assert settings.split.folds == 0
 
 
@@ -47,6 +47,9 @@ def test_the_worked_example_reads_a_table_of_that_layout(tmp_path: Path) -> None
         ("[fit]\nepoch = 3\n", "fit.epoch"),
         ("[fit]\nmodality_dropout = 1.0\n", "fit.modality_dropout"),
         ("[split]\nfolds = 1\n", "no cross-validation"),
+        ('[missing]\nmechanism = "finding"\n', "if, and only if"),
+        ('[missing]\nmechanism = "finding"\nfinding = "x"\n', "expected one of x.x"),
+        ("[missing]\nrate = 0.95\n", "missing.rate"),
         ("[split]\ntest = 0.9\nvalidation = 0.2\n", "leave no patient to train on"),
         ('[cohort.columns]\nnote = "a"\nnote_text = "b"\n', "not both"),
         ('[[tasks]]\nname = "x"\nkind = "binary"\nclasses = ["x"]\n', "same name"),

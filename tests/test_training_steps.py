@@ -20,7 +20,8 @@ from medfuse.training.dataset import (
     sampling_chances,
 )
 from medfuse.training.dropout import drop_modalities, step_rng
-from medfuse.training.loop import TrainingModule, keep, parameter_groups
+from medfuse.training.loop import TrainingModule, parameter_groups
+from medfuse.training.objectives.step import keep
 from medfuse.training.settings import FitSettings
 from medfuse.types import MODALITIES, SUBSETS, Modality
 from tests.tiny import PREPARE, TASKS, write_bert
@@ -156,14 +157,15 @@ def test_the_balanced_loss_is_that_of_a_balanced_batch(model: FusedModel) -> Non
     with torch.inference_mode():
         logits = model.fuse(encoded).logits[:, 0]
         losses = torch.nn.functional.softplus(torch.where(labels[:, 0] == 1, -logits, logits))
-        loss = module._loss(encoded, FeatureBatch(rare.values, rare.masks, labels))
+        assert module.supervised is not None
+        loss = module.supervised.of_answers(model, encoded, labels)
     expected = (losses[0] + losses[1:].mean()) / 2
     torch.testing.assert_close(loss, expected)
 
 
 def test_frozen_encoders_are_not_trained_and_norms_do_not_decay(model: FusedModel) -> None:
     chosen = FitSettings(weight_decay=0.1, learning_rate=1e-3, backbone_learning_rate=1e-5)
-    groups = parameter_groups(model, chosen)
+    groups = parameter_groups(TrainingModule(model, chosen, 1), chosen)
     trained = {id(p) for group in groups for p in group["params"]}
     frozen = {id(p) for p in model.image.backbone.parameters()}
     assert not trained & frozen
@@ -174,11 +176,12 @@ def test_frozen_encoders_are_not_trained_and_norms_do_not_decay(model: FusedMode
 
 def test_a_pretrained_encoder_that_is_trained_learns_slower(tmp_path: Path) -> None:
     write_bert(tmp_path / "bert")
-    chosen = ModelSettings(note=str(tmp_path / "bert"), width=16, freeze_note=False)
+    chosen = ModelSettings(note=tmp_path / "bert", width=16, freeze_note=False)
     model = build_model(chosen, PrepareSettings(), [FINDINGS], pretrained=False)
-    groups = parameter_groups(model, FitSettings(learning_rate=1e-3, backbone_learning_rate=1e-5))
+    rates = FitSettings(learning_rate=1e-3, backbone_learning_rate=1e-5)
+    groups = parameter_groups(TrainingModule(model, rates, 1), rates)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
-    assert {rate[id(p)] for p in model.note.bert.parameters()} == {1e-5}
+    assert {rate[id(p)] for p in model.note.backbone.parameters()} == {1e-5}
     assert {rate[id(p)] for p in model.note.adapter.parameters()} == {1e-3}
 
 

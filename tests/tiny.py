@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
+from medfuse.attribution.background import Background
 from medfuse.config import (
     ImageSettings,
     NoteSettings,
@@ -40,29 +42,42 @@ CALIBRATION = Calibration(
         "age.age": TargetCalibration(offset=50.0, scale=15.0),
     }
 )
+BACKGROUND = Background(
+    image=np.linspace(0.2, 0.6, 64 * 64, dtype=np.float32).reshape(64, 64),
+    note=np.linspace(-0.1, 0.1, 32, dtype=np.float32),
+    voice=np.linspace(-0.5, 0.0, 32, dtype=np.float32),
+    studies=40,
+)
 
 
-def make_checkpoint(folder: Path, *, fusion: str = "gated") -> Path:
+def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: object) -> Path:
     """Write a checkpoint whose network has every part: pretrained image network, a small BERT.
 
     The transformer is written to ``<folder>-note``, which loading the checkpoint needs.
+
+    Args:
+        folder: Where to.
+        prepare: How its studies are prepared.
+        parts: Settings of `ModelSettings` that differ from the usual.
     """
     notes = folder.with_name(f"{folder.name}-note")
-    settings = ModelSettings.model_validate({"note": str(notes), "fusion": fusion, "width": 32})
+    settings = ModelSettings.model_validate(
+        {"note": str(notes), "width": 32, "shared_space": 12} | parts
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         write_bert(notes)
-        model = build_model(settings, PREPARE, TASKS, pretrained=True).eval()
+        model = build_model(settings, prepare, TASKS, pretrained=True).eval()
     record = CheckpointRecord(
         model=settings,
-        prepare=PREPARE,
+        prepare=prepare,
         tasks=TASKS,
         calibration=CALIBRATION,
         metrics={},
         cohort_digest="0" * 64,
         versions=library_versions(),
     )
-    save_checkpoint(folder, model, record)
+    save_checkpoint(folder, model, BACKGROUND, record)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from medfuse_export.export import export_bundle
+from medfuse_export.export import ExportOptions, export_bundle
 from tests.tiny import make_checkpoint
 
 
@@ -17,7 +17,8 @@ def main(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = make_checkpoint(Path(temporary) / "checkpoint")
-        export_bundle(checkpoint, folder, lambda step, done: None)
+        options = ExportOptions(certify=14)
+        export_bundle(checkpoint, folder, lambda step, done: None, options=options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Take the page's picture in headless Chromium: screenshot.py [--url URL] [--example STUDY] [OUT].
+"""Take the picture of the page with an explanation, in headless Chromium: screenshot.py [OUT].
 
 Without a URL it serves the demo's bundle with the demo's cohort, as `make demo` left them.
 """
@@ -15,10 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 WIDTH, HEIGHT = 1440, 1000
+
+TRIED = 20
+"""Examples to look through for one whose maps pass their checks."""
+
+OPEN_MS = 5_000
+EXPLAIN_MS = 900_000
 CHROMIUM = [
     "--no-sandbox",
     "--disable-gpu",
@@ -59,8 +65,12 @@ def is_ready(url: str) -> bool:
         return False
 
 
-def take(url: str, out: Path, example: str | None) -> None:
-    """Open an example study, ask for its answer and take the whole page's picture."""
+def take(url: str, out: Path, example: str | None, finding: str | None) -> None:
+    """Have an example study answered and explained, and take the whole page's picture.
+
+    Without a named example it is the first that has an image, a note and a recording and whose maps
+    pass their checks.
+    """
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -69,13 +79,14 @@ def take(url: str, out: Path, example: str | None) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(url)
         page.get_by_label("Example study").click()
-        if example:
-            page.get_by_role("option", name=example, exact=True).click()
+        names = [example] if example else page.get_by_role("option").all_text_contents()[:TRIED]
+        page.keyboard.press("Escape")
+        for name in names:
+            if explain(page, name.strip().removeprefix("\u2713").strip(), finding):
+                break
+            say(f"{name}: not shown, since a part is missing or the maps are withheld")
         else:
-            page.get_by_role("option").first.click()
-        expect(page.locator("#image img")).to_be_visible()
-        page.get_by_role("button", name="Predict").click()
-        expect(page.locator("#answer")).to_contain_text("%")
+            raise SystemExit("no example's maps were shown; try another --finding")
         page.wait_for_function(
             "[...document.querySelectorAll('audio')].every(a => a.readyState > 0)"
         )
@@ -84,6 +95,33 @@ def take(url: str, out: Path, example: str | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=out, full_page=True)
         browser.close()
+    say(f"{name}: {out}")
+
+
+def say(text: str) -> None:
+    """Write a line to whoever runs this."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def explain(page: Page, example: str, finding: str | None) -> bool:
+    """Open an example, have it answered and explained, and say whether there are three maps."""
+    box = page.get_by_label("Example study")
+    box.fill(example)  # leaves one option
+    box.press("Enter")
+    expect(page.locator("#answer")).not_to_contain_text("%")
+    page.wait_for_timeout(OPEN_MS)
+    whole = page.locator("#image img").count() and page.locator("#voice audio").count()
+    if not whole or "No note" in page.locator("#note").inner_text():
+        return False
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer")).to_contain_text("%")
+    if finding:
+        page.get_by_label("Finding to explain").click()
+        page.get_by_role("option", name=finding, exact=True).click()
+    page.get_by_role("button", name="Explain this answer").click()
+    expect(page.locator("#explanation h2")).to_be_visible(timeout=EXPLAIN_MS)
+    return page.locator("#explanation .mf-passed").count() > 0
 
 
 def main() -> None:
@@ -92,13 +130,14 @@ def main() -> None:
     parser.add_argument("out", nargs="?", type=Path, default=ROOT / "docs" / "page.png")
     parser.add_argument("--url", help="a page that is being served")
     parser.add_argument("--demo", type=Path, default=ROOT / "demo", help="what `make demo` made")
-    parser.add_argument("--example", help="the example study to open; the first by default")
+    parser.add_argument("--example", help="the example study to open")
+    parser.add_argument("--finding", help="what to explain; the most probable by default")
     arguments = parser.parse_args()
     if arguments.url:
-        take(arguments.url, arguments.out, arguments.example)
+        take(arguments.url, arguments.out, arguments.example, arguments.finding)
         return
     with serve_demo(arguments.demo) as url:
-        take(url, arguments.out, arguments.example)
+        take(url, arguments.out, arguments.example, arguments.finding)
 
 
 if __name__ == "__main__":

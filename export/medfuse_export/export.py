@@ -1,6 +1,7 @@
 """A checkpoint in; a bundle out whose graph was shown to answer as the model does."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,23 +10,38 @@ import numpy as np
 import onnxruntime
 from pydantic import JsonValue
 
+from medfuse.attribution.background import to_bytes
 from medfuse.bundle import (
+    ANSWER_GRAPH,
+    BACKGROUND,
+    EXPLAIN_GRAPH,
     GOLDEN_ANSWER,
     GRAPH,
     MODEL_CARD,
     TOKENIZER,
+    WEIGHTS,
+    ExplainRecord,
     Manifest,
-    ParityReport,
     check_place,
     write_bundle,
 )
 from medfuse.data.prepare import collate, prepare
 from medfuse.golden import GoldenAnswer, keep
 from medfuse.models.settings import ModelSettings
+from medfuse.runtime import OnnxNetwork, load_graph, open_network, read_weights
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.trust.calibration import answer
 from medfuse.types import SUBSETS, Study, subset_name
-from medfuse_export.graph import OPSET, export_graph, input_specs, output_specs
+from medfuse_export.certify import STUDIES, certify, check_certificate, count_studies
+from medfuse_export.graph import (
+    OPSET,
+    answer_specs,
+    cells_of,
+    explain_specs,
+    export_graphs,
+    input_specs,
+    output_specs,
+)
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import TOLERANCE, check_parity, measure_parity, run_torch
 from medfuse_export.unseen import make_unseen
@@ -39,40 +55,99 @@ POOL = 6
 GOLDEN_TOLERANCE = 1e-4
 
 
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What is to be done about explanations.
+
+    Attributes:
+        explanations: Whether the bundle shall explain its answers.
+        certify: Studies that the explanations are compared with Captum's on, at least.
+        uncertified: Write the bundle even if they don't hold, and say so in the manifest.
+    """
+
+    explanations: bool = True
+    certify: int = STUDIES
+    uncertified: bool = False
+
+
 def export_bundle(
-    checkpoint: Path, bundle: Path, progress: Progress, *, tolerance: float = TOLERANCE
-) -> ParityReport:
-    """Export a checkpoint, measure the graph against the model, and write the bundle if they agree.
+    checkpoint: Path,
+    bundle: Path,
+    progress: Progress,
+    *,
+    tolerance: float = TOLERANCE,
+    options: ExportOptions = ExportOptions(),
+) -> Manifest:
+    """Export a checkpoint, measure the graphs against the model, and write the bundle if they hold.
 
     Args:
         checkpoint: A folder that training wrote.
         bundle: The folder to make. A bundle that is there is replaced, but only by a good one.
         progress: Called at the start, during and at the end of each step.
         tolerance: Largest difference of any output relative to its scale.
+        options: About the explanations.
 
     Raises:
         TrainingError: ``checkpoint`` is not one, or was altered.
         BundleError: ``bundle`` holds something that isn't a bundle.
-        ExportError: The model can't be written as ONNX, or the graph doesn't agree with it.
+        ExportError: The model can't be written as ONNX, or a graph doesn't agree with it.
     """
     check_place(bundle)
     progress("load", 0.0)
     loaded = load_checkpoint(checkpoint)
     model, settings = loaded.model.eval().requires_grad_(False), loaded.prepare
-    studies, pool = make_unseen(1 + POOL, settings, loaded.tokenizer)
+    targets = tuple(target for task in loaded.tasks for target in task.targets)
+    wanted = count_studies(len(targets), options.certify) if options.explanations else 0
+    studies, pool = make_unseen(
+        1 + max(POOL, wanted),
+        settings,
+        loaded.tokenizer,
+        lambda done: progress("load", done),
+        keep=1,
+    )
     progress("load", 1.0)
 
     progress("graph", 0.0)
     inputs = input_specs(settings)
-    outputs = output_specs(loaded.tasks, loaded.model_settings.width)
-    graph = export_graph(model, inputs, outputs)
+    outputs = output_specs(model)
+    graphs = export_graphs(model, inputs, outputs, explanations=options.explanations)
+    weights = read_weights(graphs.weights)
     progress("graph", 1.0)
 
     progress("parity", 0.0)
     report = measure_parity(
-        graph, model, settings, pool[1:], tolerance, lambda done: progress("parity", done)
+        load_graph(GRAPH, graphs.predict, weights, "cpu"),
+        model,
+        settings,
+        pool[1 : 1 + POOL],
+        tolerance,
+        lambda done: progress("parity", done),
     )
     check_parity(report)
+
+    explain = None
+    if graphs.explain is not None:
+        progress("certify", 0.0)
+        network = OnnxNetwork(graphs.answer, graphs.explain, weights, graphs.embedding, targets)
+        certificate, scales = certify(
+            network, loaded, pool[1 : 1 + wanted], lambda done: progress("certify", done)
+        )
+        if not certificate.holds and options.uncertified:
+            certificate = certificate.model_copy(update={"overridden": True})
+        else:
+            check_certificate(certificate)
+        cells = cells_of(network.explaining)
+        given, made = explain_specs(
+            inputs, weights.arrays[graphs.embedding].shape[1], cells, len(targets)
+        )
+        explain = ExplainRecord(
+            inputs=given,
+            outputs=made,
+            answers=answer_specs(len(targets)),
+            embedding=graphs.embedding,
+            certificate=certificate,
+            scales=scales,
+        )
 
     progress("write", 0.0)
     manifest = Manifest(
@@ -84,6 +159,7 @@ def export_bundle(
         tasks=loaded.tasks,
         calibration=loaded.calibration,
         parity=report,
+        explain=explain,
         model=_portable(loaded.model_settings),
         checkpoint=loaded.digest,
         training_data=loaded.record.cohort_digest,
@@ -92,14 +168,20 @@ def export_bundle(
         exported_with=_versions(),
     )
     contents = {
-        GRAPH: graph,
+        GRAPH: graphs.predict,
+        WEIGHTS: graphs.weights,
         TOKENIZER: (loaded.folder / TOKENIZER).read_bytes(),
         MODEL_CARD: write_model_card(manifest).encode(),
         **_make_golden(studies[0], loaded, report.scale["logits"]),
     }
-    write_bundle(bundle, contents, manifest)
+    if graphs.explain is not None:
+        contents[ANSWER_GRAPH], contents[EXPLAIN_GRAPH] = graphs.answer, graphs.explain
+        contents[BACKGROUND] = to_bytes(loaded.background)
+    written = write_bundle(bundle, contents, manifest)
+    if explain is not None:
+        open_network(written, "cpu")
     progress("write", 1.0)
-    return report
+    return written.manifest
 
 
 def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str, bytes]:
@@ -133,7 +215,7 @@ def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str
 def _portable(settings: ModelSettings) -> dict[str, JsonValue]:
     """Name files of this machine by their last part alone."""
     return {
-        key: Path(value).name if key in ("note", "image_weights") and value else value
+        key: Path(value).name if key in ("image", "note", "image_weights") and value else value
         for key, value in settings.model_dump(mode="json").items()
     }
 

@@ -1,31 +1,52 @@
-"""A trained model in; one ONNX graph with free batch, frame, word-piece and mel axes out."""
+"""A trained model in; ONNX graphs with free batch, frame, word-piece and mel axes out."""
 
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 
 import onnx
+import onnxruntime
 import torch
 from onnx import GraphProto, ModelProto
+from torch import Tensor, nn
 from torch.export import Dim
 
-from medfuse.bundle import ArraySpec
-from medfuse.config import PrepareSettings, Task
+from medfuse.bundle import TIE, ArraySpec, tie_digest
+from medfuse.config import PrepareSettings
 from medfuse.errors import ExportError
 from medfuse.models.fused import FusedModel, Outputs
+from medfuse.models.image.repvgg import fold_branches
+from medfuse.types import Modality
+from medfuse_export.gradient import add_gradients
+from medfuse_export.sharing import share_weights
+from medfuse_export.tape import names_read
 
 OPSET = 20
 
-# The note's longest is what its transformer has positions for. Eight mel frames become one token
+EMBEDDED = "note_embeddings"
+CELLS = "image_cells"
+FRAMES = "frame_attention"
+WEIGHTS_INPUT = "weights"
+WANTED = {
+    "image": "image_gradient",
+    EMBEDDED: "note_gradient",
+    "voice": "voice_gradient",
+    CELLS: "image_cells_gradient",
+}
+"""What gradients are taken to, and their names among the graph's outputs."""
+
+# The note's longest is what its transformer has positions for. Up to 80 mel frames become one token
 # and the exporter wants an axis of at least two, but the graph itself holds for fewer.
 _AXES = {
     "batch": Dim("batch"),
     "frames": Dim("frames"),
     "word_pieces": Dim("word_pieces", max=512),
-    "mel_frames": Dim("mel_frames", min=9),
+    "mel_frames": Dim("mel_frames", min=81),
 }
-_PROTOBUF_BYTES = 2 * 2**30
+PROTOBUF_BYTES = 2 * 2**30
 
 
 def input_specs(prepare: PrepareSettings) -> tuple[ArraySpec, ...]:
@@ -41,25 +62,153 @@ def input_specs(prepare: PrepareSettings) -> tuple[ArraySpec, ...]:
     )
 
 
-def output_specs(tasks: Sequence[Task], width: int) -> tuple[ArraySpec, ...]:
+def output_specs(model: FusedModel) -> tuple[ArraySpec, ...]:
     """Name the graph's outputs, in order: all tasks' logits concatenated, then the embeddings."""
-    lengths = dict.fromkeys(Outputs._fields, width)
-    lengths["logits"] = sum(task.logits for task in tasks)
+    lengths = dict.fromkeys(Outputs._fields, model.embedding_length)
+    lengths["logits"] = sum(task.logits for task in model.tasks)
+    lengths["fused"] = model.width
     return tuple(
         ArraySpec(name=name, dtype="float32", axes=("batch", length))
         for name, length in lengths.items()
     )
 
 
-def export_graph(
-    model: FusedModel, inputs: Sequence[ArraySpec], outputs: Sequence[ArraySpec]
-) -> bytes:
-    """Write a model in evaluation mode as ONNX, weights inside, with nothing of this machine in it.
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """What a model becomes: graphs whose weights lie in one file that they share.
+
+    Attributes:
+        predict: Answers studies.
+        answer: Answers from word-piece embeddings, so that any part of a study can be replaced.
+        explain: The same with gradients; None where it was not asked for.
+        embedding: The name of the word pieces' table among the weights.
+        weights: The file, in the format of the package safetensors.
+    """
+
+    predict: bytes
+    answer: bytes
+    explain: bytes | None
+    embedding: str
+    weights: bytes
+
+
+def export_graphs(
+    model: FusedModel,
+    inputs: Sequence[ArraySpec],
+    outputs: Sequence[ArraySpec],
+    *,
+    explanations: bool = True,
+) -> Graphs:
+    """Write a model in evaluation mode as ONNX, with nothing of this machine in it.
+
+    The model is traced once; the graph that explains is the graph that answers, differentiated.
+    Layers that learn as several branches are traced as the one that they fold to.
 
     Raises:
-        ExportError: Torch cannot trace or translate the model, the graph isn't valid, or it is
-            larger than the 2 GiB that one file holds.
+        ExportError: Torch cannot trace or translate the model, an operator's gradient is not known,
+            a graph isn't valid, or it is larger than the 2 GiB that one file holds.
     """
+    traced = _trace(
+        fold_branches(model), inputs, [*(spec.name for spec in outputs), EMBEDDED, CELLS, FRAMES]
+    )
+    _rename(traced.graph)
+    predict = _select(traced, [spec.name for spec in outputs])
+    _declare(predict.graph, inputs, outputs)
+    embedding = _find_table(traced.graph)
+    opened = _open_embeddings(traced)
+    answer = _select(opened, ["logits", FRAMES])
+    explain = None
+    if explanations:
+        explain = deepcopy(opened)
+        _add_weights_input(explain)
+        add_gradients(explain, "logits", WEIGHTS_INPUT, WANTED)
+        explain = _select(explain, ["logits", CELLS, *WANTED.values()])
+    graphs = [graph for graph in (predict, answer, explain) if graph is not None]
+    for graph in graphs:
+        _strip(graph)
+        _check(graph)
+    weights = share_weights(graphs)
+    predict_bytes = _serialise(predict)
+    tie = tie_digest(predict_bytes, weights)
+    for graph in graphs[1:]:
+        onnx.helper.set_model_props(graph, {TIE: tie})
+    return Graphs(
+        predict=predict_bytes,
+        answer=_serialise(answer),
+        explain=None if explain is None else _serialise(explain),
+        embedding=embedding,
+        weights=weights,
+    )
+
+
+def answer_specs(logits: int) -> tuple[ArraySpec, ...]:
+    """Name the outputs of the graph that answers from word-piece embeddings."""
+    return (
+        ArraySpec(name="logits", dtype="float32", axes=("batch", logits)),
+        ArraySpec(name=FRAMES, dtype="float32", axes=("batch", "frames")),
+    )
+
+
+def explain_specs(
+    inputs: Sequence[ArraySpec], embedded: int, cells: tuple[int, int], logits: int
+) -> tuple[tuple[ArraySpec, ...], tuple[ArraySpec, ...]]:
+    """Name the inputs and the outputs of the graph that explains.
+
+    Args:
+        inputs: Of the graph that predicts.
+        embedded: Numbers of a word piece's embedding, E.
+        cells: Cells of a frame and channels of the image encoder's last map, P and C.
+        logits: How many there are, K.
+    """
+    note = ArraySpec(name=EMBEDDED, dtype="float32", axes=("batch", "word_pieces", embedded))
+    weights = ArraySpec(name=WEIGHTS_INPUT, dtype="float32", axes=("batch", logits))
+    real = {spec.name: note if spec.name == "note" else spec for spec in inputs}
+    last = ("batch", "frames", *cells)
+    named = {EMBEDDED: note.axes, "image": real["image"].axes, "voice": real["voice"].axes}
+    gradients = [
+        ArraySpec(name=name, dtype="float32", axes=last if value == CELLS else named[value])
+        for value, name in WANTED.items()
+    ]
+    return (*real.values(), weights), (
+        ArraySpec(name="logits", dtype="float32", axes=("batch", logits)),
+        ArraySpec(name=CELLS, dtype="float32", axes=last),
+        *gradients,
+    )
+
+
+def cells_of(session: onnxruntime.InferenceSession) -> tuple[int, int]:
+    """Read from a graph how many cells a frame has in the last map, and how many channels."""
+    (node,) = [node for node in session.get_outputs() if node.name == CELLS]
+    return int(node.shape[2]), int(node.shape[3])
+
+
+class _Opened(nn.Module):
+    """The model with what explanations need from inside it among its outputs."""
+
+    def __init__(self, model: FusedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        image: Tensor,
+        image_mask: Tensor,
+        note: Tensor,
+        note_mask: Tensor,
+        voice: Tensor,
+        voice_mask: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Answer, and give the word-piece embeddings, the image's last map, the frames' weights."""
+        embedded = self.model.note.embed(note, note_mask)
+        values = {Modality.IMAGE: image, Modality.NOTE: embedded, Modality.VOICE: voice}
+        masks = {Modality.IMAGE: image_mask, Modality.NOTE: note_mask, Modality.VOICE: voice_mask}
+        features = self.model.extract_embedded(values, masks)
+        encoded = self.model.encode(features, self.model.cover(masks))
+        frames = self.model.image.attend_frames(encoded[Modality.IMAGE])
+        return (*self.model.fuse(encoded), embedded, features[Modality.IMAGE], frames)
+
+
+def _trace(model: FusedModel, inputs: Sequence[ArraySpec], outputs: Sequence[str]) -> ModelProto:
     example = tuple(_example(spec) for spec in inputs)
     shapes = tuple(
         {i: _AXES[axis] for i, axis in enumerate(spec.axes) if isinstance(axis, str)}
@@ -67,14 +216,14 @@ def export_graph(
     )
     with _quiet(), torch.no_grad():
         try:
-            traced = torch.export.export(model, example, dynamic_shapes=shapes)
+            traced = torch.export.export(_Opened(model).eval(), example, dynamic_shapes=shapes)
             program = torch.onnx.export(
                 traced,
                 example,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[spec.name for spec in inputs],
-                output_names=[spec.name for spec in outputs],
+                output_names=list(outputs),
                 verbose=False,
             )
         # Both raise whatever they meet: UserError, RuntimeError, OnnxExporterError, TypeError.
@@ -82,17 +231,93 @@ def export_graph(
             reason = str(error).partition("\n")[0]
             raise ExportError(f"torch cannot write this model as ONNX: {reason}") from error
         assert program is not None
-        proto = program.model_proto
-    if proto.ByteSize() >= _PROTOBUF_BYTES:
+        proto: ModelProto = program.model_proto
+    if proto.ByteSize() >= PROTOBUF_BYTES:
         raise ExportError("the model is larger than the 2 GiB that one ONNX file holds")
-    _declare(proto.graph, inputs, outputs)
-    _strip(proto)
-    _rename(proto.graph)
+    for tensor in proto.graph.initializer:  # without the wrapper's own name
+        tensor.name = tensor.name.removeprefix("model.")
+    for node in proto.graph.node:
+        node.input[:] = [name.removeprefix("model.") for name in node.input]
+    return proto
+
+
+def _select(proto: ModelProto, outputs: Sequence[str]) -> ModelProto:
+    """Copy what some outputs need of a graph, and nothing else."""
+    known = {v.name: v for v in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)}
+    selected = ModelProto()
+    selected.CopyFrom(proto)
+    graph = selected.graph
+    del graph.output[:]
+    graph.output.extend(known[name] for name in outputs)
+    needed = set(outputs)
+    kept = []
+    for node in reversed(graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed |= names_read(node)
+    nodes = kept[::-1]
+    for field, values in (
+        ("node", nodes),
+        ("input", [v for v in graph.input if v.name in needed]),
+        ("initializer", [t for t in graph.initializer if t.name in needed]),
+        ("value_info", [v for v in graph.value_info if v.name in needed]),
+    ):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        del getattr(graph, field)[:]
+        getattr(graph, field).extend(copies)
+    return selected
+
+
+def _find_table(graph: GraphProto) -> str:
+    """Find the table that word pieces are looked up in.
+
+    Raises:
+        ExportError: The embeddings are not rows of a table.
+    """
+    (node,) = [node for node in graph.node if EMBEDDED in node.output]
+    names = {tensor.name for tensor in graph.initializer}
+    if node.op_type != "Gather" or node.input[0] not in names:
+        raise ExportError(
+            "the note encoder's embeddings are not looked up in one table, so that a note's words "
+            "can't be replaced where gradients reach them"
+        )
+    return str(node.input[0])
+
+
+def _open_embeddings(proto: ModelProto) -> ModelProto:
+    """Copy a graph so that it takes word-piece embeddings in the place of word pieces."""
+    opened = ModelProto()
+    opened.CopyFrom(proto)
+    graph = opened.graph
+    (made,) = [node for node in graph.node if EMBEDDED in node.output]
+    graph.node.remove(made)
+    (value,) = [value for value in graph.output if value.name == EMBEDDED]
+    place = [v.name for v in graph.input].index("note")
+    inputs = [*graph.input[:place], value, *graph.input[place + 1 :]]
+    copies = [type(v).FromString(v.SerializeToString()) for v in inputs]
+    graph.output.remove(value)
+    del graph.input[:]
+    graph.input.extend(copies)
+    return opened
+
+
+def _add_weights_input(proto: ModelProto) -> None:
+    """Let a graph take a weight per study and logit."""
+    (logits,) = [value for value in proto.graph.output if value.name == "logits"]
+    weights = proto.graph.input.add()
+    weights.CopyFrom(logits)
+    weights.name = WEIGHTS_INPUT
+
+
+def _serialise(proto: ModelProto) -> bytes:
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _check(proto: ModelProto) -> None:
     try:
         onnx.checker.check_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True), True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
-    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _strip(proto: ModelProto) -> None:
@@ -116,7 +341,7 @@ def _rename(graph: GraphProto) -> None:
     values = [name for node in graph.node for name in node.output if name and name not in fixed]
     names = {name: f"constant_{i}" for i, name in enumerate(constants)}
     names |= {name: f"value_{i}" for i, name in enumerate(values)}
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *graph.value_info):
         tensor.name = names.get(tensor.name, tensor.name)
     for i, node in enumerate(graph.node):
         assert not any(attribute.HasField("g") for attribute in node.attribute)
@@ -142,7 +367,7 @@ def _declare(graph: GraphProto, inputs: Sequence[ArraySpec], outputs: Sequence[A
 
 def _example(spec: ArraySpec) -> torch.Tensor:
     """Make an input that torch traces with; every free axis has a length of its own."""
-    lengths = {"batch": 2, "frames": 3, "word_pieces": 20, "mel_frames": 40}
+    lengths = {"batch": 2, "frames": 3, "word_pieces": 20, "mel_frames": 200}
     shape = [lengths[axis] if isinstance(axis, str) else axis for axis in spec.axes]
     return torch.ones(shape, dtype=getattr(torch, spec.dtype))
 
@@ -157,6 +382,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            # A recurrent layer's list of its own weights, which tracing replaces for a while.
+            warnings.filterwarnings("ignore", "The tensor attributes .*flat_weights", UserWarning)
             yield
     finally:
         logger.setLevel(level)

@@ -4,7 +4,7 @@ import re
 
 from pydantic import ValidationError
 
-from medfuse.bundle import Manifest, ParityReport
+from medfuse.bundle import Certificate, Manifest, ParityReport
 from medfuse.errors import ExportError
 from medfuse.training.report import Report, format_report
 
@@ -38,6 +38,11 @@ def write_model_card(manifest: Manifest) -> str:
         f"files), by way of checkpoint `{manifest.checkpoint}`.",
         "## Metrics\n\n" + _metrics(manifest),
         "## Parity with the trained model\n\n" + parity_table(manifest.parity),
+        *(
+            ["## Explanations\n\n" + certificate_table(manifest.explain.certificate)]
+            if manifest.explain
+            else []
+        ),
         "## Versions\n\n"
         "Trained with " + _join(manifest.trained_with) + "; exported with "
         f"{_join(manifest.exported_with)}; ONNX opset {manifest.opset}.",
@@ -59,6 +64,36 @@ def parity_table(parity: ParityReport) -> str:
             f"embeddings is at most {parity.tolerance:.0e}; measured on {parity.provider}.\n",
             "| present | studies | logits | embeddings | graph to float64 | torch to float64 |",
             "| --- | ---: | ---: | ---: | ---: | ---: |",
+            *rows,
+        )
+    )
+
+
+def certificate_table(certificate: Certificate) -> str:
+    """Tabulate how the bundle's attributions compare with Captum's, in Markdown."""
+    rows = [
+        f"| {modality} | {m.studies} | {m.relative_l2:.1e} | {m.worst_relative_l2:.1e} "
+        f"| {m.worst_difference:.1e} | {m.onnx_to_float64:.1e} | {m.captum_to_float64:.1e} |"
+        for modality, m in certificate.modalities.items()
+    ]
+    verdict = (
+        "They hold."
+        if certificate.holds
+        else "**They do not hold, and the bundle was written all the same.**"
+    )
+    return "\n".join(
+        (
+            "The bundle explains its answers by gradients of its own graph. Compared with Captum "
+            f"on the trained model: integrated gradients with {certificate.points} points against "
+            f"the baseline {certificate.baseline!r}, on {certificate.studies} synthetic studies "
+            "that no training has seen, over all subsets of modalities and all targets, by "
+            f"{certificate.provider}. Differences are relative to each map's own length, medians "
+            f"except where it says worst. Held to: at most {certificate.limit:.0e} from Captum, "
+            f"or at most {certificate.ratio:g} times as far from the model in float64 as Captum "
+            f"in float32 is. {verdict}\n",
+            "| attributions to | studies | from Captum | worst | worst element "
+            "| graph to float64 | Captum to float64 |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
             *rows,
         )
     )

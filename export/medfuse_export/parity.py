@@ -54,7 +54,7 @@ def sweep_sizes(prepare: PrepareSettings) -> tuple[Size, ...]:
 
 
 def measure_parity(
-    graph: bytes,
+    session: onnxruntime.InferenceSession,
     model: FusedModel,
     prepare: PrepareSettings,
     pool: Sequence[Prepared],
@@ -64,7 +64,7 @@ def measure_parity(
     """Run every size with every subset of modalities, and with all subsets in one batch.
 
     Args:
-        graph: The exported graph.
+        session: Over the exported graph.
         model: What it was exported from, in evaluation mode.
         prepare: How studies are prepared.
         pool: Full studies that no training has seen; the sweep's batches are cut and joined from
@@ -75,7 +75,6 @@ def measure_parity(
     Raises:
         ExportError: The model or the graph gives something that is not a finite number.
     """
-    session = _open_session(graph)
     sizes = sweep_sizes(prepare)
     planned = list(_plan(sizes))
     size_of: list[Size] = []
@@ -173,13 +172,6 @@ def _judge(
     by_onnx, by_torch = _run_onnx(session, batch)[:1], run_torch(model, batch)[:1]
     _check_finite(exact, by_onnx, by_torch)
     return np.concatenate([_worst(by_onnx, exact), _worst(by_torch, exact)], axis=1)
-
-
-def _open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # Torch has its turn between two runs, and idle threads that spin would hold the cores it needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=[PROVIDER])
 
 
 def _run_onnx(session: onnxruntime.InferenceSession, batch: Batch) -> list[np.ndarray]:

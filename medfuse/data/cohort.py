@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,10 @@ class CohortSettings(Settings):
     keep: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="column to the values it must have; other rows are left"
     )
+    unlabelled: Literal["leave_out", "train"] = Field(
+        default="leave_out",
+        description="train: studies without labels are for objectives that need none",
+    )
     check_identity: bool = Field(
         default=False, description="the patient column is the DICOM PatientID and must agree"
     )
@@ -112,6 +117,11 @@ class CohortRow:
     date: str = field(default="", repr=False)
     split: Split | None = None
     check_patient_id: bool = False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any label is known."""
+        return not np.isnan(self.labels).all()
 
     @property
     def present(self) -> frozenset[Modality]:
@@ -227,7 +237,6 @@ class _Reader:
     ) -> None:
         self.settings, self.tasks = settings, tasks
         self.root = (settings.root or settings.table.parent).resolve()
-        self.available = list(table.columns)
         self.cells = {str(c): table[c].tolist() for c in table.columns}
         names = settings.columns.model_dump()
         if settings.columns.note_text:
@@ -270,7 +279,7 @@ class _Reader:
             if self.cells[column][i].strip() not in kept:
                 return FILTERED
         labels, unmapped = self._read_labels(i)
-        if np.isnan(labels).all():
+        if np.isnan(labels).all() and (unmapped or self.settings.unlabelled == "leave_out"):
             return ANOTHER_VALUE if unmapped else NO_LABEL
         patient_id = self.cell(i, "patient_id")
         if not patient_id:

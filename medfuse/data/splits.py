@@ -36,7 +36,8 @@ class SplitSettings(Settings):
 def split_cohort(cohort: Cohort, settings: SplitSettings) -> Cohort:
     """Give every row a split, by patient; a split that the table gives is kept.
 
-    Where the table's split has no validation part, one is taken from its training patients.
+    Where the table's split has no validation part, one is taken from its training patients. Studies
+    without labels only train; one whose patient is validated or tested on gets no split.
 
     Raises:
         CohortError: The table's split has nothing to train on or to test on, or there are too
@@ -48,13 +49,16 @@ def split_cohort(cohort: Cohort, settings: SplitSettings) -> Cohort:
             Split.VALIDATION: settings.validation,
             Split.TEST: settings.test,
         }
-        parts = divide_patients(cohort.rows, list(shares.values()), settings.seed)
+        rows = _divisible(cohort.rows)
+        parts = divide_patients(rows, list(shares.values()), settings.seed)
         names = list(shares)
-        rows = tuple(replace(r, split=names[p]) for r, p in zip(cohort.rows, parts, strict=True))
-        cohort = replace(cohort, rows=rows)
+        cohort = _put_back(
+            cohort, [replace(row, split=names[p]) for row, p in zip(rows, parts, strict=True)]
+        )
     elif not cohort.part(Split.VALIDATION):
         share = settings.validation / (1 - settings.test)
-        cohort = replace(cohort, rows=_carve_validation(cohort.rows, share, settings.seed))
+        rows = _divisible(cohort.rows)
+        cohort = _put_back(cohort, _carve_validation(rows, share, settings.seed))
     for split in Split:
         if not cohort.part(split):
             raise CohortError(f"the cohort has no {split} studies; give it some, or more patients")
@@ -73,16 +77,33 @@ def fold_cohort(cohort: Cohort, settings: SplitSettings) -> tuple[Cohort, ...]:
             "cross-validate over all its rows"
         )
     n = settings.folds
-    parts = divide_patients(cohort.rows, [1 / n] * n, settings.seed)
+    labelled = _divisible(cohort.rows)
+    parts = divide_patients(labelled, [1 / n] * n, settings.seed)
     folds = []
     for fold in range(n):
         rows = tuple(
             replace(row, split=Split.TEST if part == fold else Split.TRAIN)
-            for row, part in zip(cohort.rows, parts, strict=True)
+            for row, part in zip(labelled, parts, strict=True)
         )
         rows = _carve_validation(rows, settings.validation, settings.seed + 1 + fold)
-        folds.append(replace(cohort, rows=rows))
+        folds.append(_put_back(cohort, rows))
     return tuple(folds)
+
+
+def _divisible(rows: Sequence[CohortRow]) -> tuple[CohortRow, ...]:
+    """Give the rows that are dealt out: those with labels, or all where none has any."""
+    return tuple(row for row in rows if row.labelled) or tuple(rows)
+
+
+def _put_back(cohort: Cohort, divided: Sequence[CohortRow]) -> Cohort:
+    """Put divided rows into their places; the others train, unless their patient is held out."""
+    splits = {row.number: row.split for row in divided}
+    held = {row.patient_id for row in divided if row.split is not Split.TRAIN}
+    rows = []
+    for row in cohort.rows:
+        other = None if row.patient_id in held else Split.TRAIN
+        rows.append(replace(row, split=splits.get(row.number, other)))
+    return replace(cohort, rows=tuple(rows))
 
 
 def divide_patients(

@@ -133,8 +133,8 @@ def log_mel(
 
     Frames of ``window_s`` every ``step_s``, none beyond the ends (a shorter waveform is padded
     with silence to one frame); periodic Hann window; power spectrum, scaled so that a full-scale
-    sine in the middle of a bin has power 1; triangles of height 1, evenly spaced on the HTK mel
-    scale ``2595 log10(1 + f / 700)`` from ``low_hz`` to ``high_hz``; then
+    sine in the middle of a bin has power 1; triangles of height 1, evenly spaced from ``low_hz`` to
+    ``high_hz`` on the HTK mel scale, ``2595 log10(1 + f / 700)``, or on Slaney's; then
     ``1 - 2 ln(max(power, FLOOR)) / ln(FLOOR)``. The scale is the same for every recording, so
     loudness and silence stay what they are.
     """
@@ -201,13 +201,38 @@ def prepare_voice(
 def mel_corners_hz(settings: VoiceSettings) -> Float64[np.ndarray, " corners"]:
     """Give the corners of the mel triangles: band ``i`` peaks at corner ``i + 1``.
 
-    They are evenly spaced on the HTK mel scale, as `log_mel` says; there are two more than bands.
+    They are evenly spaced on the mel scale of the settings; there are two more than bands.
     """
-    low, high = (2595 * np.log10(1 + hz / 700) for hz in (settings.low_hz, settings.high_hz))
-    corners: Float64[np.ndarray, " corners"] = 700 * (
-        10 ** (np.linspace(low, high, settings.mel_bands + 2) / 2595) - 1
-    )
-    return corners
+    to_mel, to_hz = _MEL_SCALES[settings.mel_scale]
+    low, high = to_mel(np.array([settings.low_hz, settings.high_hz]))
+    return to_hz(np.linspace(low, high, settings.mel_bands + 2))
+
+
+Numbers = Float64[np.ndarray, " n"]
+
+# Slaney's (Auditory Toolbox, 1998): linear to 1 kHz, then 27 steps for each factor of 6.4.
+_LINEAR_HZ, _LINEAR_MEL, _LOG_STEP = 1000.0, 15.0, math.log(6.4) / 27
+
+
+def _to_htk(hz: Numbers) -> Numbers:
+    return np.asarray(2595 * np.log10(1 + hz / 700))
+
+
+def _from_htk(mel: Numbers) -> Numbers:
+    return np.asarray(700 * (10 ** (mel / 2595) - 1))
+
+
+def _to_slaney(hz: Numbers) -> Numbers:
+    above = _LINEAR_MEL + np.log(np.maximum(hz, _LINEAR_HZ) / _LINEAR_HZ) / _LOG_STEP
+    return np.where(hz < _LINEAR_HZ, hz * _LINEAR_MEL / _LINEAR_HZ, above)
+
+
+def _from_slaney(mel: Numbers) -> Numbers:
+    above = _LINEAR_HZ * np.exp(_LOG_STEP * (mel - _LINEAR_MEL))
+    return np.where(mel < _LINEAR_MEL, mel * _LINEAR_HZ / _LINEAR_MEL, above)
+
+
+_MEL_SCALES = {"htk": (_to_htk, _from_htk), "slaney": (_to_slaney, _from_slaney)}
 
 
 def _decode_file(data: bytes, limits: Limits) -> Recording:
@@ -506,7 +531,10 @@ def _mel_bank(settings: VoiceSettings) -> Float32[np.ndarray, "n f"]:
     corners = mel_corners_hz(settings)
     # Bins no further apart than the first corners, so that every triangle holds at least one.
     finest = SAMPLE_RATE / (corners[1] - corners[0])
-    size = 2 ** int(np.ceil(np.log2(max(finest, len(_window(settings))))))
+    window = len(_window(settings))
+    size = 2 ** int(np.ceil(np.log2(max(finest, window))))
+    if settings.mel_scale == "slaney" and window % 2 == 0 and finest <= window:
+        size = window  # librosa's own, whose triangles fall on these bins
     bins = np.arange(size // 2 + 1)[:, None] * SAMPLE_RATE / size
     left, centre, right = corners[:-2], corners[1:-1], corners[2:]
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)

@@ -3,7 +3,7 @@
 Labels of every kind are float (B, C) with C = `Task.label_columns`: 0 or 1 for each finding of a
 binary or multilabel task, otherwise the class or level counted from 0, or the quantity. NaN means
 unknown, and so does a negative label of a classification; unknown labels cost nothing. Weights, one
-per label, balance classes or studies.
+per label, balance classes or studies; a `Focus` weighs hard answers against easy ones.
 """
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medfuse.config import Task, TaskKind
+from medfuse.models.focus import PLAIN, Focus
+from medfuse.models.processes import count_processes, sum_across
 
 
 class YesNoHead(nn.Module):
@@ -31,11 +33,18 @@ class YesNoHead(nn.Module):
         logits: Float[Tensor, "b k"],
         labels: Float[Tensor, "b k"],
         weights: Float[Tensor, "b k"] | None = None,
+        focus: Focus = PLAIN,
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy."""
+        """Binary cross-entropy, focused."""
         known = labels >= 0
         target = torch.where(known, labels, 0.0)
-        losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        if focus == PLAIN:
+            losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        else:
+            chance = (logits.sigmoid() - focus.margin).clamp(min=0.0)
+            there = functional.softplus(-logits) * logits.neg().sigmoid() ** focus.present
+            gone = -torch.log1p(-chance.clamp(max=1 - 1e-7)) * chance**focus.absent
+            losses = target * there + (1 - target) * gone
         return mean_known(losses, known, weights)
 
 
@@ -56,11 +65,12 @@ class ClassHead(nn.Module):
         logits: Float[Tensor, "b k"],
         labels: Float[Tensor, "b 1"],
         weights: Float[Tensor, "b 1"] | None = None,
+        focus: Focus = PLAIN,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy."""
+        """Cross-entropy, focused."""
         known = labels >= 0
         target = torch.where(known, labels, 0.0).long().squeeze(1)
-        losses = functional.cross_entropy(logits, target, reduction="none")
+        losses = _focus(functional.cross_entropy(logits, target, reduction="none"), focus)
         return mean_known(losses[:, None], known, weights)
 
 
@@ -92,13 +102,14 @@ class OrdinalHead(nn.Module):
         logits: Float[Tensor, "b k"],
         labels: Float[Tensor, "b 1"],
         weights: Float[Tensor, "b 1"] | None = None,
+        focus: Focus = PLAIN,
     ) -> Float[Tensor, ""]:
-        """Binary cross-entropy of each threshold, averaged."""
+        """Binary cross-entropy of each threshold, focused and averaged."""
         known = labels >= 0
         levels = torch.arange(1, logits.shape[1] + 1, dtype=labels.dtype, device=labels.device)
         target = (torch.where(known, labels, 0.0) >= levels).to(logits.dtype)
         losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return mean_known(losses.mean(dim=1, keepdim=True), known, weights)
+        return mean_known(_focus(losses, focus).mean(dim=1, keepdim=True), known, weights)
 
 
 class RegressionHead(nn.Module):
@@ -118,12 +129,20 @@ class RegressionHead(nn.Module):
         logits: Float[Tensor, "b 1"],
         labels: Float[Tensor, "b 1"],
         weights: Float[Tensor, "b 1"] | None = None,
+        focus: Focus = PLAIN,
     ) -> Float[Tensor, ""]:
-        """Huber's loss with a knee at one unit; negative quantities are known, NaN is not."""
+        """Huber's loss with a knee at one unit, never focused; NaN alone is unknown."""
         known = ~labels.isnan()
         target = torch.where(known, labels, 0.0)
         losses = functional.huber_loss(logits, target, reduction="none")
         return mean_known(losses, known, weights)
+
+
+def _focus(losses: Float[Tensor, "*n"], focus: Focus) -> Float[Tensor, "*n"]:
+    """Weigh cross-entropies by how far the right answer's chance is from one (Lin et al. 2017)."""
+    if not focus.present:
+        return losses
+    return losses * (-torch.expm1(-losses)) ** focus.present
 
 
 Head = YesNoHead | ClassHead | OrdinalHead | RegressionHead
@@ -142,9 +161,13 @@ def mean_known(
     known: Bool[Tensor, "b c"],
     weights: Float[Tensor, "b c"] | None,
 ) -> Float[Tensor, ""]:
-    """Average the losses of known labels by weight; zero, with gradients, when none is known."""
+    """Average the losses of known labels by weight; zero, with gradients, when none is known.
+
+    Where several processes have a share of the batch each, the mean of what they return is the
+    average over the whole batch.
+    """
     share = known.to(losses.dtype)
     if weights is not None:
         share = share * weights
-    total = share.sum()
+    total = sum_across(share.sum()) / count_processes()
     return (losses * share).sum() / torch.where(total > 0, total, 1.0)

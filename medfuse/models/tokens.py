@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from medfuse.models.processes import count_processes
+
 
 class Tokens(NamedTuple):
     """One modality of a batch of studies, encoded.
@@ -39,12 +41,22 @@ class AttentionPool(nn.Module):
     ) -> Float[Tensor, "b d"]:
         """Return the weighted average; zero where no token is real."""
         b, n, d = tokens.shape
-        scores = self.score(torch.tanh(self.hidden(tokens)))
-        scores = hide(scores, mask[..., None])
-        weights = scores.softmax(dim=1).transpose(1, 2)[:, :, None]  # (B, heads, 1, N)
+        weights = self._weigh(tokens, mask)[:, :, None]  # (B, heads, 1, N)
         values = tokens.reshape(b, n, self.heads, d // self.heads).transpose(1, 2)
         pooled = (weights @ values).reshape(b, d)
         return torch.where(mask.any(dim=1, keepdim=True), pooled, 0.0)
+
+    def attention(
+        self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b n"]:
+        """Return each token's weight, averaged over heads: 1 in all, 0 where it is not real."""
+        return torch.where(mask, self._weigh(tokens, mask).mean(dim=1), 0.0)
+
+    def _weigh(
+        self, tokens: Float[Tensor, "b n d"], mask: Bool[Tensor, "b n"]
+    ) -> Float[Tensor, "b h n"]:
+        scores = self.score(torch.tanh(self.hidden(tokens)))
+        return hide(scores, mask[..., None]).softmax(dim=1).transpose(1, 2)
 
 
 class Standardise(nn.Module):
@@ -67,7 +79,8 @@ class Standardise(nn.Module):
         if self.training:
             rows = real.nonzero().squeeze(1)
             normed = torch.zeros_like(flat)
-            if len(rows) > 1:  # one token has no variance
+            # One token has no variance, unless another process has more of them.
+            if len(rows) > 1 or count_processes() > 1:
                 normed = normed.index_copy(0, rows, self.norm(flat[rows]))
         else:
             normed = torch.where(real[:, None], self.norm(flat), 0.0)
@@ -95,6 +108,16 @@ class TokenAdapter(nn.Module):
         tokens = self.layers(features)
         normed: Tensor = self.norm(tokens if position is None else tokens + position)
         return normed
+
+
+def perceptron(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Build a network of one hidden layer, twice as wide as what comes out."""
+    return nn.Sequential(
+        nn.Linear(inputs, 2 * outputs),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(2 * outputs, outputs),
+    )
 
 
 def hide(scores: Tensor, mask: Bool[Tensor, "..."]) -> Tensor:

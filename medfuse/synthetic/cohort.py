@@ -21,12 +21,12 @@ from medfuse.errors import CohortError
 from medfuse.synthetic.network import cohort_auc
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import SyntheticStudy, make_study
-from medfuse.synthetic.world import FINDINGS, build_world
+from medfuse.synthetic.world import FINDINGS, TARGETS, TASKS, build_world
 from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name
 
 COLUMNS = (
     *("patient_id", "study_id", "images", "note", "voice"),
-    *FINDINGS,
+    *TARGETS,
     *("sex", "age", "site", "date", "split"),
 )
 """The columns of ``cohort.csv``."""
@@ -44,7 +44,7 @@ class BayesAreas:
 
     Attributes:
         studies: How many they are over; None for the whole population.
-        subsets: From each subset's signs, in the order of `SUBSETS` and `FINDINGS`; NaN where all
+        subsets: From each subset's signs, in the order of `SUBSETS` and `TARGETS`; NaN where all
             studies have one label.
         delivered: From what each study delivers, its shortcuts and gaps included.
     """
@@ -60,7 +60,9 @@ class CohortSummary:
 
     Attributes:
         options: What it was made from.
-        prevalence: Of each finding, in the order of `FINDINGS`.
+        prevalence: Of each target, in the order of `TARGETS`.
+        missing: The share of studies that lack each of `MODALITIES`: of all that could have been
+            drawn, of those that were, and of the test split (NaN when it is empty).
         population: The Bayes areas of all studies that could have been drawn, exactly.
         drawn: Those of the studies that were.
         test: Those of the test split.
@@ -68,6 +70,7 @@ class CohortSummary:
 
     options: CohortOptions
     prevalence: Float64[np.ndarray, " k"]
+    missing: Float64[np.ndarray, "3 m"]
     population: BayesAreas
     drawn: BayesAreas
     test: BayesAreas
@@ -79,7 +82,8 @@ class _Written:
 
     row: tuple[str, ...]
     truth: str
-    findings: Bool[np.ndarray, " k"]
+    labels: Bool[np.ndarray, " k"]
+    missing: Bool[np.ndarray, " m"]
     posterior: Float64[np.ndarray, "7 k"]
     delivered: Float64[np.ndarray, " k"]
     split: str
@@ -122,12 +126,14 @@ def write_cohort(
             if progress is not None:
                 progress(len(written))
 
+    test = [study for study in written if study.split == "test"]
     summary = CohortSummary(
         options,
-        prevalence=np.mean([study.findings for study in written], axis=0),
+        prevalence=np.mean([study.labels for study in written], axis=0),
+        missing=np.stack([world.absence(), _share_missing(written), _share_missing(test)]),
         population=population,
         drawn=_measure(written),
-        test=_measure([study for study in written if study.split == "test"]),
+        test=_measure(test),
     )
     _write_json(folder / SUMMARY, describe_summary(summary))
     _LOG.info("wrote %s studies", len(written))
@@ -139,16 +145,20 @@ def describe_summary(summary: CohortSummary) -> dict[str, object]:
     return {
         "complete": True,
         "options": summary.options.model_dump(mode="json"),
-        "findings": list(FINDINGS),
-        "prevalence": _by_finding(summary.prevalence),
+        "tasks": {task.name: list(task.classes) for task in TASKS},
+        "prevalence": by_target(summary.prevalence),
+        "missing": {
+            name: _by_modality(row)
+            for name, row in zip(("population", "drawn", "test"), summary.missing, strict=True)
+        },
         "bayes_auc": {
             name: {
                 "studies": areas.studies,
                 "subsets": {
-                    subset_name(subset): _by_finding(row)
+                    subset_name(subset): by_target(row)
                     for subset, row in zip(SUBSETS, areas.subsets, strict=True)
                 },
-                "delivered": _by_finding(areas.delivered),
+                "delivered": by_target(areas.delivered),
             }
             for name, areas in (
                 ("population", summary.population),
@@ -215,13 +225,16 @@ def _write_study(folder: Path, options: CohortOptions, index: int) -> _Written:
     (folder / "truth" / f"{made.study_id}.npz").write_bytes(packed.getvalue())
     row = (
         *(made.patient.patient_id, made.study_id, ";".join(images), note, voice),
-        *(str(int(label)) for label in made.truth.findings),
+        *(str(int(label)) for label in made.truth.labels),
         *(made.patient.sex, str(made.age), made.patient.site, made.day.isoformat()),
         made.patient.split,
     )
     truth = made.truth
     line = json.dumps(_describe_truth(made))
-    return _Written(row, line, truth.findings, truth.posterior, truth.delivered, made.patient.split)
+    missing = np.array([m not in truth.present for m in MODALITIES])
+    return _Written(
+        row, line, truth.labels, missing, truth.posterior, truth.delivered, made.patient.split
+    )
 
 
 def _describe_truth(made: SyntheticStudy) -> dict[str, object]:
@@ -229,17 +242,15 @@ def _describe_truth(made: SyntheticStudy) -> dict[str, object]:
     truth = made.truth
     return {
         "study_id": made.study_id,
-        "findings": {
-            name: int(label) for name, label in zip(FINDINGS, truth.findings, strict=True)
-        },
+        "labels": {name: int(label) for name, label in zip(TARGETS, truth.labels, strict=True)},
         "signs": sorted(truth.signs),
         "shortcuts": _in_order(truth.shortcuts),
         "present": _in_order(truth.present),
         "posterior": {
-            subset_name(subset): dict(zip(FINDINGS, row.tolist(), strict=True))
+            subset_name(subset): dict(zip(TARGETS, row.tolist(), strict=True))
             for subset, row in zip(SUBSETS, truth.posterior, strict=True)
         },
-        "delivered": dict(zip(FINDINGS, truth.delivered.tolist(), strict=True)),
+        "delivered": dict(zip(TARGETS, truth.delivered.tolist(), strict=True)),
         "image": [
             {"sign": e.sign, "instance": e.instance, "pixels": int(e.mask.sum())}
             for e in truth.image
@@ -262,10 +273,16 @@ def _in_order(modalities: frozenset[Modality]) -> list[str]:
     return [m.value for m in MODALITIES if m in modalities]
 
 
+def _share_missing(written: list[_Written]) -> Float64[np.ndarray, " m"]:
+    if not written:
+        return np.full(len(MODALITIES), np.nan)
+    return np.asarray(np.mean([study.missing for study in written], axis=0))
+
+
 def _measure(written: list[_Written]) -> BayesAreas:
     """Measure the Bayes areas on studies that were drawn."""
-    k = len(FINDINGS)
-    labels = np.array([study.findings for study in written], dtype=bool).reshape(-1, k)
+    k = len(TARGETS)
+    labels = np.array([study.labels for study in written], dtype=bool).reshape(-1, k)
     posterior = np.array([study.posterior for study in written]).reshape(-1, len(SUBSETS), k)
     delivered = np.array([study.delivered for study in written]).reshape(-1, k)
     return BayesAreas(
@@ -275,9 +292,17 @@ def _measure(written: list[_Written]) -> BayesAreas:
     )
 
 
-def _by_finding(values: Float64[np.ndarray, " k"]) -> dict[str, float | None]:
-    """Name the values, with their mean as ``macro``."""
-    named = dict(zip((*FINDINGS, "macro"), [*values.tolist(), float(values.mean())], strict=True))
+def by_target(values: Float64[np.ndarray, " k"]) -> dict[str, float | None]:
+    """Name the values, with the mean over the findings as ``macro``; None for what is undefined."""
+    macro = float(values[: len(FINDINGS)].mean())
+    named = dict(zip(TARGETS, values.tolist(), strict=True)) | {"macro": macro}
+    return {name: None if math.isnan(value) else value for name, value in named.items()}
+
+
+def _by_modality(shares: Float64[np.ndarray, " m"]) -> dict[str, float | None]:
+    """Name the shares, with that of all modalities of all studies as ``all``."""
+    named = {m.value: float(share) for m, share in zip(MODALITIES, shares, strict=True)}
+    named["all"] = float(shares.mean())
     return {name: None if math.isnan(value) else value for name, value in named.items()}
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from medfuse.errors import SettingsError
 from medfuse.synthetic.options import CohortOptions, Mechanism, Shortcut
 
-TABLE_WIDTH = 98
+TABLE_WIDTH = 106
 """Columns of text that the table needs; a narrower terminal wraps its lines."""
 
 
@@ -21,7 +21,8 @@ def cohort(
         Mechanism, typer.Option(help="Whether modalities are missing, and what it depends on.")
     ] = Mechanism.COMPLETE,
     missing_rate: Annotated[
-        float, typer.Option(help="How often each modality is missing, on average or so.")
+        float,
+        typer.Option(help="How often each modality goes missing; the last one of a study stays."),
     ] = 0.25,
     shortcut: Annotated[
         list[str] | None,
@@ -47,7 +48,7 @@ def cohort(
     )
 
     from medfuse.synthetic.cohort import write_cohort
-    from medfuse.synthetic.report import build_table
+    from medfuse.synthetic.report import build_table, describe_missing
 
     try:
         options = CohortOptions(
@@ -67,6 +68,8 @@ def cohort(
         summary = write_cohort(out, options, lambda done: bar.update(task, completed=done), workers)
     console = Console(width=max(Console().width, TABLE_WIDTH))
     console.print(build_table(summary))
+    if options.missing is not Mechanism.COMPLETE:
+        console.print(describe_missing(summary), highlight=False)
     console.print(f"{studies} studies in {out}", highlight=False, soft_wrap=True, markup=False)
 
 

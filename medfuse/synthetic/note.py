@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from medfuse.synthetic.evidence import NoteEvidence
+from medfuse.synthetic.network import Variable
 from medfuse.synthetic.patient import Patient
-from medfuse.synthetic.world import shortcut_name
+from medfuse.synthetic.world import FINDING_SIGNS, MOOD_SIGNS, shortcut_name
 from medfuse.types import Modality
 
 
@@ -66,6 +67,28 @@ WORDINGS: Mapping[str, Wording] = {
         "Lies flat comfortably.",
         "Father slept upright in old age.",
     ),
+    "anhedonia": Wording(
+        (
+            "loss of interest in hobbies",
+            "loss of pleasure in company",
+            "little joy in seeing friends",
+            "indifference to former pastimes",
+            "little interest in usual activities",
+        ),
+        "No loss of interest.",
+        "Brother lost interest in things.",
+    ),
+    "early_waking": Wording(
+        (
+            "waking at four every morning",
+            "early waking with brooding",
+            "lying awake from the small hours",
+            "broken sleep with early waking",
+            "waking before dawn unrested",
+        ),
+        "No early waking.",
+        "Mother woke early all her life.",
+    ),
 }
 
 _OPENINGS = ("Reports {}.", "There is {}.", "Complains of {}.", "Has {}.", "Notes {} since Monday.")
@@ -110,7 +133,8 @@ def write_note(
 ) -> tuple[bytes, tuple[NoteEvidence, ...]]:
     """Write one note, and say which characters of its decoded text carry each sign.
 
-    Absent signs are denied, ascribed to a relative or, mostly, not mentioned.
+    Absent signs are denied, ascribed to a relative or, mostly, not mentioned. What is said of the
+    mood has random numbers of its own and stands between sentences that are the same without it.
 
     Args:
         signs: What is present; signs of other modalities are ignored.
@@ -122,19 +146,14 @@ def write_note(
     Returns:
         UTF-8, or Windows code page 1252 with CR LF line ends from the site ``east``.
     """
+    (mood_rng,) = rng.spawn(1)
     person = f"{age} year old {'woman' if patient.sex == 'F' else 'man'}, {_pick(_JOBS, rng)}."
-    complaints: list[tuple[str, str | None]] = []
-    for sign, wording in WORDINGS.items():
-        if sign in signs:
-            phrase = _misspell(_pick(wording.present, rng), 0.03, rng)
-            complaints.append((_pick(_OPENINGS, rng).format(f"\0{phrase}\0"), sign))
-        elif (chance := rng.random()) < 0.25:
-            complaints.append((wording.denied, None))
-        elif chance < 0.31:
-            complaints.append((wording.relative, None))
+    complaints = _complain(FINDING_SIGNS[Modality.NOTE], signs, rng)
     distractors = rng.choice(len(_DISTRACTORS), size=int(rng.integers(1, 4)), replace=False)
     complaints += [(_misspell(_DISTRACTORS[i], 0.05, rng), None) for i in distractors]
     rng.shuffle(complaints)
+    for complaint in _complain(MOOD_SIGNS[Modality.NOTE], signs, mood_rng):
+        complaints.insert(int(mood_rng.integers(len(complaints) + 1)), complaint)
     vitals = (
         f"BP {rng.integers(105, 160)}/{rng.integers(60, 95)}, pulse {rng.integers(58, 105)}, "
         f"temp {rng.uniform(36.2, 37.4):.1f} °C."
@@ -154,6 +173,23 @@ def write_note(
     windows = patient.site == "east"
     text, evidence = _join(sections, "\r\n" if windows else "\n")
     return text.encode("cp1252" if windows else "utf-8"), evidence
+
+
+def _complain(
+    known: Sequence[Variable], signs: frozenset[str], rng: np.random.Generator
+) -> list[tuple[str, str | None]]:
+    """Write what is said of each sign, if anything is, with the sign where it is present."""
+    complaints: list[tuple[str, str | None]] = []
+    for sign in (variable.name for variable in known):
+        wording = WORDINGS[sign]
+        if sign in signs:
+            phrase = _misspell(_pick(wording.present, rng), 0.03, rng)
+            complaints.append((_pick(_OPENINGS, rng).format(f"\0{phrase}\0"), sign))
+        elif (chance := rng.random()) < 0.25:
+            complaints.append((wording.denied, None))
+        elif chance < 0.31:
+            complaints.append((wording.relative, None))
+    return complaints
 
 
 def _join(

@@ -14,6 +14,7 @@ class Mechanism(StrEnum):
     COMPLETE = "complete"  # nothing is missing
     RANDOM = "random"  # missing completely at random
     FINDING = "finding"  # missing more often, or less, with a finding: not at random
+    SITE = "site"  # block-wise: what a site cannot do is missing from all its studies
 
 
 class Shortcut(Settings):
@@ -36,7 +37,10 @@ class CohortOptions(Settings):
     seed: int = Field(default=0, ge=0)
     missing: Mechanism = Mechanism.COMPLETE
     missing_rate: float = Field(
-        default=0.25, ge=0, le=0.6, description="how often each modality is absent"
+        default=0.25,
+        ge=0,
+        le=0.9,
+        description="how often each modality is absent before it is made sure that one is left",
     )
     shortcuts: tuple[Shortcut, ...] = Field(default=(), description="at most one per modality")
     size: int = Field(default=384, ge=192, le=1024, description="about the images' side in pixels")

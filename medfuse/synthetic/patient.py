@@ -11,6 +11,9 @@ from medfuse.synthetic.options import CohortOptions
 SITES = ("north", "south", "east")
 """The hospitals, each with its own machine, microphone and habits of writing."""
 
+SITE_SHARES = (0.5, 0.3, 0.2)
+"""The chance that a patient is of each."""
+
 SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 """How every ten patients are divided, in an order drawn for each ten."""
 
@@ -31,6 +34,7 @@ class Stream(IntEnum):
     VOICE = 7
     BODY = 8
     SPEAKER = 9
+    MOOD = 10
 
 
 def open_stream(options: CohortOptions, stream: Stream, number: int) -> np.random.Generator:
@@ -80,7 +84,7 @@ def make_patient(options: CohortOptions, number: int) -> Patient:
     sex = "F" if rng.random() < 0.5 else "M"
     age_days = int(365.25 * rng.uniform(25, 88))
     first_visit = date(2024, 1, 1) + timedelta(days=int(rng.integers(0, 365)))
-    site = SITES[int(rng.choice(len(SITES), p=(0.5, 0.3, 0.2)))]
+    site = SITES[int(rng.choice(len(SITES), p=SITE_SHARES))]
     ten, place = divmod(number, len(SPLITS))
     order = open_stream(options, Stream.SPLIT, ten).permutation(len(SPLITS))
     return Patient(

@@ -1,20 +1,21 @@
 """A cohort's summary in; the table that a command line shows out."""
 
-import math
-
 import numpy as np
 from jaxtyping import Float64
 from rich.box import SIMPLE
 from rich.table import Table
 
-from medfuse.synthetic.cohort import BayesAreas, CohortSummary
+from medfuse.synthetic.cohort import BayesAreas, CohortSummary, by_target
 from medfuse.synthetic.options import Mechanism
-from medfuse.synthetic.world import FINDINGS
-from medfuse.types import SUBSETS, subset_name
+from medfuse.synthetic.world import FINDINGS, TARGETS
+from medfuse.types import MODALITIES, SUBSETS, subset_name
+
+COLUMNS = (*FINDINGS, "macro", *TARGETS[len(FINDINGS) :])
+"""The findings with their mean, then the mood."""
 
 
 def build_table(summary: CohortSummary) -> Table:
-    """Tabulate the Bayes ROC area of every finding from every subset."""
+    """Tabulate the Bayes ROC area of every target from every subset."""
     table = Table(
         title="Bayes AUC: what no reader of these modalities can beat",
         box=SIMPLE,
@@ -22,14 +23,22 @@ def build_table(summary: CohortSummary) -> Table:
         title_justify="left",
     )
     table.add_column("modalities", no_wrap=True)
-    for name in (*FINDINGS, "macro"):
+    for name in COLUMNS:
         table.add_column(name.replace("_", "\n"), justify="right")
-    prevalence = [f"{value:.2f}" for value in summary.prevalence]
-    table.add_row("prevalence drawn", *prevalence, "", end_section=True)
+    prevalence = dict(zip(TARGETS, summary.prevalence, strict=True))
+    cells = [f"{prevalence[name]:.2f}" if name in prevalence else "" for name in COLUMNS]
+    table.add_row("prevalence drawn", *cells, end_section=True)
     _add_rows(table, "any studies", summary.population, summary)
     _add_rows(table, f"these {summary.drawn.studies}", summary.drawn, summary)
     _add_rows(table, f"their test split, {summary.test.studies}", summary.test, summary)
     return table
+
+
+def describe_missing(summary: CohortSummary) -> str:
+    """Say how many studies lack each modality."""
+    drawn = summary.missing[1]
+    each = (f"{m.value} {share:.0%}" for m, share in zip(MODALITIES, drawn, strict=True))
+    return f"missing: {', '.join(each)} of the studies, {drawn.mean():.0%} of all modalities"
 
 
 def _add_rows(table: Table, title: str, areas: BayesAreas, summary: CohortSummary) -> None:
@@ -45,5 +54,6 @@ def _add_rows(table: Table, title: str, areas: BayesAreas, summary: CohortSummar
 
 
 def _format(values: Float64[np.ndarray, " k"]) -> list[str]:
-    with_mean = [*values.tolist(), float(values.mean())]
-    return ["-" if math.isnan(value) else f"{value:.3f}" for value in with_mean]
+    named = by_target(values)
+    cells = [named[name] for name in COLUMNS]
+    return ["-" if value is None else f"{value:.3f}" for value in cells]

@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from medfuse.presence import choose_subset
 from medfuse.synthetic.evidence import ImageEvidence, NoteEvidence, VoiceEvidence
 from medfuse.synthetic.network import draw
 from medfuse.synthetic.note import write_note
@@ -16,8 +17,8 @@ from medfuse.synthetic.phantom import draw_lesions, make_body, render_frontal, r
 from medfuse.synthetic.radiograph import Header, burn_in, encode_radiograph, name_uid
 from medfuse.synthetic.voice import make_speaker, record_voice
 from medfuse.synthetic.world import (
-    FINDINGS,
     SIGN_NAMES,
+    as_array,
     build_world,
     presence_chances,
     shortcut_name,
@@ -33,18 +34,18 @@ class Truth:
     """What is known about a study because it was made.
 
     Attributes:
-        findings: The labels, in the order of `FINDINGS`.
+        labels: In the order of `TARGETS`; the posteriors have the same order.
         signs: The signs it has, also those of modalities that are absent.
         shortcuts: The modalities that carry their shortcut, absent ones included.
         present: The modalities delivered.
-        posterior: P(finding | the subset's signs), for every subset of `SUBSETS`, also for those
+        posterior: P(target | the subset's signs), for every subset of `SUBSETS`, also for those
             with a modality that was not delivered.
-        delivered: P(finding | everything delivered): the signs and shortcuts of the present
+        delivered: P(target | everything delivered): the signs and shortcuts of the present
             modalities, and that the others are missing. No reader of the study can know more.
         image: Where the delivered images show the signs; likewise for note and voice.
     """
 
-    findings: Bool[np.ndarray, " k"]
+    labels: Bool[np.ndarray, " k"]
     signs: frozenset[str]
     shortcuts: frozenset[Modality]
     present: frozenset[Modality]
@@ -74,11 +75,11 @@ def make_study(options: CohortOptions, index: int) -> SyntheticStudy:
         CohortError: The options' shortcuts do not fit the findings.
     """
     world = build_world(options)
-    answers = draw(world.variables, open_stream(options, Stream.NETWORK, index))
+    answers = draw_answers(options, index)
     signs = frozenset(name for name in SIGN_NAMES if answers[name])
     shortcuts = frozenset(m for m in MODALITIES if answers.get(shortcut_name(m), False))
-    present, delivered = _draw_presence(options, index, answers)
     patient, visit = find_patient(options, index)
+    present, delivered = _draw_presence(options, index, answers, patient.site)
     day = date_visit(patient, visit)
     key = f"medfuse/{options.seed}/{index}"
     study_uid = name_uid(f"{key}/study")
@@ -104,11 +105,11 @@ def make_study(options: CohortOptions, index: int) -> SyntheticStudy:
         voice, voice_evidence = record_voice(signs, Modality.VOICE in shortcuts, speaker, rng)
 
     truth = Truth(
-        findings=np.array([answers[name] for name in FINDINGS]),
+        labels=as_array(answers),
         signs=signs,
         shortcuts=shortcuts,
         present=present,
-        posterior=np.stack([table.look_up(answers) for table in world.clinical]),
+        posterior=np.stack([world.clinical(i, answers) for i in range(len(SUBSETS))]),
         delivered=delivered,
         image=image_evidence,
         note=note_evidence,
@@ -118,14 +119,22 @@ def make_study(options: CohortOptions, index: int) -> SyntheticStudy:
     return SyntheticStudy(f"S{index:06d}", study, truth, patient, patient.age_on(day), day)
 
 
+def draw_answers(options: CohortOptions, index: int) -> dict[str, bool]:
+    """Draw a study's targets, signs and shortcuts; each network has a stream of its own."""
+    networks = zip(build_world(options).networks, (Stream.NETWORK, Stream.MOOD), strict=True)
+    answers: dict[str, bool] = {}
+    for network, stream in networks:
+        answers |= draw(network.variables, open_stream(options, stream, index))
+    return answers
+
+
 def _draw_presence(
-    options: CohortOptions, index: int, answers: Mapping[str, bool]
+    options: CohortOptions, index: int, answers: Mapping[str, bool], site: str
 ) -> tuple[frozenset[Modality], Float64[np.ndarray, " k"]]:
     """Draw which modalities are delivered, and look up what the whole delivery tells."""
-    chances = presence_chances(options, answers)
     uniform = open_stream(options, Stream.PRESENCE, index).random()
-    which = int(np.searchsorted(np.cumsum(chances), uniform * chances.sum(), side="right"))
-    return SUBSETS[which], build_world(options).delivered[which].look_up(answers)
+    which = choose_subset(presence_chances(options, answers, site), uniform)
+    return SUBSETS[which], build_world(options).delivered(which, answers)
 
 
 def _make_images(

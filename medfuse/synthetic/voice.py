@@ -2,7 +2,7 @@
 
 import io
 import wave
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,6 +37,9 @@ _OPEN_VOWEL_HZ = (730.0, 1090.0, 2440.0, 3400.0)
 
 _BANDWIDTHS_HZ = (80.0, 90.0, 120.0, 200.0)
 
+_VOICED_HZ = (50.0, SAMPLE_RATE / 2)
+"""The band that the harmonics and the noise of a voice fill."""
+
 
 def make_speaker(patient: Patient, rng: np.random.Generator) -> Speaker:
     """Draw a patient's voice; the pitch and the tract's length go with the sex."""
@@ -56,7 +59,10 @@ def record_voice(
     speaker: Speaker,
     rng: np.random.Generator,
 ) -> tuple[bytes, tuple[VoiceEvidence, ...]]:
-    """Record a sustained vowel and one breath, in either order, and coughs among them.
+    """Record a sustained vowel and one breath, in either order, coughs among them, then a phrase.
+
+    The phrase has random numbers of its own, so that whatever mood it tells of, all that comes
+    before it is the same to the sample.
 
     Args:
         signs: What is present; signs of other modalities are ignored.
@@ -65,15 +71,14 @@ def record_voice(
         rng: Owned by the caller and consumed.
 
     Returns:
-        A mono 16-bit WAV file at `SAMPLE_RATE`, three to five seconds long, and the evidence.
+        A mono 16-bit WAV file at `SAMPLE_RATE`, four to eight seconds long, and the evidence.
     """
+    (speech_rng,) = rng.spawn(1)
     vowel = _vowel(speaker, "hoarseness" in signs, rng)
     breath, wheeze = _breath("wheeze" in signs, rng)
     parts: list[tuple[Waveform, list[VoiceEvidence]]] = [(vowel, []), (breath, wheeze)]
     if "hoarseness" in signs:
-        parts[0][1].append(
-            VoiceEvidence("hoarseness", 0.0, len(vowel) / SAMPLE_RATE, 50.0, SAMPLE_RATE / 2)
-        )
+        parts[0][1].append(VoiceEvidence("hoarseness", 0.0, len(vowel) / SAMPLE_RATE, *_VOICED_HZ))
     if rng.random() < 0.5:
         parts.reverse()
     if "cough" in signs:
@@ -88,47 +93,118 @@ def record_voice(
     evidence = []
     for sound, spans in parts:
         offset = sum(map(len, pieces)) / SAMPLE_RATE
-        evidence += [
-            VoiceEvidence(s.sign, s.start_s + offset, s.end_s + offset, s.low_hz, s.high_hz)
-            for s in spans
-        ]
+        evidence += [_later(span, offset) for span in spans]
         pieces += [sound, _silence(rng.uniform(0.08, 0.25))]
     waveform = np.concatenate(pieces)
-    duration_s = len(waveform) / SAMPLE_RATE
-    waveform += speaker.noise * rng.lognormal(0, 0.3) * rng.standard_normal(len(waveform))
+    noise = speaker.noise * rng.lognormal(0, 0.3)
+    waveform += noise * rng.standard_normal(len(waveform))
+    phrase, spans = _phrase(speaker, signs, speech_rng)
+    offset = len(waveform) / SAMPLE_RATE
+    evidence += [_later(span, offset) for span in spans]
+    phrase += noise * speech_rng.standard_normal(len(phrase))
+    waveform = np.concatenate([waveform, phrase])
     if mark:
+        duration_s = len(waveform) / SAMPLE_RATE
         waveform += _hum(len(waveform), rng)
         evidence.append(VoiceEvidence(shortcut_name(Modality.VOICE), 0.0, duration_s, 50.0, 350.0))
     return _encode_wav(waveform * rng.uniform(0.35, 0.9)), tuple(evidence)
 
 
-def _vowel(speaker: Speaker, hoarse: bool, rng: np.random.Generator) -> Waveform:
-    """Sustain a vowel: glottal pulses and breath noise through the resonances of the tract.
+def _later(span: VoiceEvidence, offset_s: float) -> VoiceEvidence:
+    return replace(span, start_s=span.start_s + offset_s, end_s=span.end_s + offset_s)
 
-    Jitter and shimmer are relative standard deviations from cycle to cycle. Hoarse and clear
-    voices are kept apart in each of the three: a hoarse one has jitter 2.5 to 4.5 % and 3 to 8 dB
-    of harmonics over noise, a clear one at most 0.6 % and at least 18 dB. As much noise again
-    arises at the lips, past the resonances, and fills the band above them.
+
+@dataclass(frozen=True, slots=True)
+class _Voicing:
+    """How the vocal folds swing: deviations from cycle to cycle, and harmonics over noise."""
+
+    jitter: float
+    shimmer: float
+    harmonics_db: float
+
+
+def _draw_voicing(hoarse: bool, rng: np.random.Generator) -> _Voicing:
+    """Keep hoarse and clear voices apart in each of jitter, shimmer and noise.
+
+    Jitter and shimmer are relative standard deviations. A hoarse voice has jitter 2.5 to 4.5 % and
+    3 to 8 dB of harmonics over noise, a clear one at most 0.6 % and at least 18 dB.
     """
     if hoarse:
-        jitter, shimmer = rng.uniform(0.025, 0.045), rng.uniform(0.15, 0.3)
-        harmonics_db = rng.uniform(3, 8)
-    else:
-        jitter, shimmer = rng.uniform(0.002, 0.006), rng.uniform(0.01, 0.04)
-        harmonics_db = rng.uniform(18, 25)
+        return _Voicing(rng.uniform(0.025, 0.045), rng.uniform(0.15, 0.3), rng.uniform(3, 8))
+    return _Voicing(rng.uniform(0.002, 0.006), rng.uniform(0.01, 0.04), rng.uniform(18, 25))
+
+
+def _vowel(speaker: Speaker, hoarse: bool, rng: np.random.Generator) -> Waveform:
+    """Sustain a vowel."""
+    voicing = _draw_voicing(hoarse, rng)
     duration_s = rng.uniform(1.2, 1.7)
-    source = _glottal_pulses(
-        speaker.pitch_hz * rng.normal(1, 0.03), jitter, shimmer, duration_s, rng
-    )
+    pitch_hz = speaker.pitch_hz * rng.normal(1, 0.03)
+    return _fade(0.3 * _phonate(speaker, voicing, pitch_hz, duration_s, rng), 0.04)
+
+
+SYLLABLES = 4
+
+_MELODY = (-0.5, -0.15, 0.15, 0.5)
+"""How far each syllable's pitch is from the mean, as a share of the range; in any order."""
+
+
+def _phrase(
+    speaker: Speaker, signs: frozenset[str], rng: np.random.Generator
+) -> tuple[Waveform, list[VoiceEvidence]]:
+    """Say four syllables; a low mood flattens their melody and draws out the pauses between them.
+
+    The pitch of lively speech ranges over seven to nine semitones, that of a monotone voice over
+    at most half a one; pauses last 50 to 90 ms, long ones 300 to 450 ms. Both signs are reported
+    of depression (Cummins et al. 2015, "A review of depression and suicide risk assessment using
+    speech analysis").
+    A hoarse speaker is as hoarse here as in the vowel.
+    """
+    voicing = _draw_voicing("hoarseness" in signs, rng)
+    semitones = rng.uniform(0.0, 0.5) if "monotone" in signs else rng.uniform(7.0, 9.0)
+    shortest, longest = (0.3, 0.45) if "long_pauses" in signs else (0.05, 0.09)
+    melody = semitones * rng.permutation(_MELODY)
+    pieces: list[Waveform] = []
+    evidence = []
+    heard = [sign for sign in ("hoarseness", "monotone") if sign in signs]
+    for syllable, height in enumerate(melody):
+        start_s = sum(map(len, pieces)) / SAMPLE_RATE
+        if syllable:
+            pause = _silence(rng.uniform(shortest, longest))
+            pieces.append(pause)
+            end_s = start_s + len(pause) / SAMPLE_RATE
+            if "long_pauses" in signs:
+                evidence.append(VoiceEvidence("long_pauses", start_s, end_s, *_VOICED_HZ))
+            start_s = end_s
+        pitch_hz = speaker.pitch_hz * 2 ** (height / 12)
+        sound = _phonate(speaker, voicing, pitch_hz, rng.uniform(0.16, 0.24), rng)
+        pieces.append(_fade(rng.uniform(0.22, 0.3) * sound, 0.02))
+        end_s = start_s + len(sound) / SAMPLE_RATE
+        evidence += [VoiceEvidence(sign, start_s, end_s, *_VOICED_HZ) for sign in heard]
+    pieces.append(_silence(rng.uniform(0.1, 0.2)))
+    return np.concatenate(pieces), evidence
+
+
+def _phonate(
+    speaker: Speaker,
+    voicing: _Voicing,
+    pitch_hz: float,
+    duration_s: float,
+    rng: np.random.Generator,
+) -> Waveform:
+    """Voice an open vowel up to full scale: glottal pulses and breath noise through the tract.
+
+    As much noise again arises at the lips, past the resonances, and fills the band above them.
+    """
+    source = _glottal_pulses(pitch_hz, voicing.jitter, voicing.shimmer, duration_s, rng)
     noise = rng.standard_normal(len(source))
-    source += noise * np.sqrt(np.mean(source**2)) * 10 ** (-harmonics_db / 20)
+    source += noise * np.sqrt(np.mean(source**2)) * 10 ** (-voicing.harmonics_db / 20)
     voice = source
     for formant, bandwidth in zip(speaker.formants_hz, _BANDWIDTHS_HZ, strict=True):
         voice = _resonate(voice, formant * rng.normal(1, 0.02), bandwidth)
     voice /= np.std(voice)
     lips = _band_noise(len(voice), 2500.0, 7000.0, rng)
-    voice += 0.25 * 10 ** (-harmonics_db / 20) * lips
-    return _fade(0.3 * voice / np.abs(voice).max(), 0.04)
+    voice += 0.25 * 10 ** (-voicing.harmonics_db / 20) * lips
+    return np.asarray(voice / np.abs(voice).max())
 
 
 def _glottal_pulses(

@@ -8,14 +8,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, JsonValue, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
+from medfuse.attribution.background import (
+    Background,
+    blank_background,
+    from_bytes,
+    to_bytes,
+)
 from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.data.note import load_tokenizer
-from medfuse.errors import MedfuseError, TrainingError
+from medfuse.errors import BundleError, MedfuseError, TrainingError
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.weights import tokenizer_path
@@ -24,6 +32,9 @@ from medfuse.trust.calibration import Calibration
 RECORD = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+BACKGROUND = "background.safetensors"
+
+OLD_NOTE = ("note.bert.", "note.backbone.network.")
 
 LIBRARIES = ("medfuse", "torch", "transformers", "monai", "numpy")
 
@@ -31,9 +42,12 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CheckpointRecord(Settings):
-    """What ``checkpoint.json`` says."""
+    """What ``checkpoint.json`` says.
 
-    schema_version: Literal[1] = 1
+    One of version 1 has no ``background.safetensors``; it is read, and not written any more.
+    """
+
+    schema_version: Literal[1, 2] = 2
     model: ModelSettings
     prepare: PrepareSettings
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -41,9 +55,9 @@ class CheckpointRecord(Settings):
     metrics: dict[str, JsonValue] = Field(description="the report of training, for the record")
     cohort_digest: str = Field(description="SHA-256 of the cohort's rows, labels, splits and files")
     versions: dict[str, str] = Field(description="libraries that trained it")
-    files: dict[Literal["model.safetensors", "tokenizer.json"], Sha256] = Field(
-        default_factory=dict, description="SHA-256 of the other files; filled in when saved"
-    )
+    files: dict[
+        Literal["model.safetensors", "tokenizer.json", "background.safetensors"], Sha256
+    ] = Field(default_factory=dict, description="SHA-256 of the other files; filled in when saved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,7 @@ class Checkpoint:
         folder: Where it was loaded from.
         digest: SHA-256 of ``checkpoint.json``, as hex; it names the checkpoint, since that file
             holds the hashes of the others.
+        background: The training set's mean study; of no studies where none was measured.
     """
 
     folder: Path
@@ -61,6 +76,7 @@ class Checkpoint:
     record: CheckpointRecord
     model: FusedModel
     tokenizer: Tokenizer
+    background: Background
 
     @property
     def model_settings(self) -> ModelSettings:
@@ -93,8 +109,16 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def save_checkpoint(folder: Path, model: FusedModel, record: CheckpointRecord) -> None:
+def save_checkpoint(
+    folder: Path, model: FusedModel, background: Background, record: CheckpointRecord
+) -> None:
     """Write a checkpoint beside its place, then move it there whole; an older one is replaced.
+
+    Args:
+        folder: Its place.
+        model: The trained model.
+        background: The training set's mean study.
+        record: Whose `files` are filled in.
 
     Raises:
         TrainingError: ``folder`` holds something else than a checkpoint, or cannot be written.
@@ -107,7 +131,8 @@ def save_checkpoint(folder: Path, model: FusedModel, record: CheckpointRecord) -
         state = {key: value.contiguous().cpu() for key, value in model.state_dict().items()}
         save_file(state, staging / WEIGHTS)
         shutil.copyfile(tokenizer_path(record.model), staging / TOKENIZER)
-        files = {name: _sha256(staging / name) for name in (WEIGHTS, TOKENIZER)}
+        (staging / BACKGROUND).write_bytes(to_bytes(background))
+        files = {name: _sha256(staging / name) for name in (WEIGHTS, TOKENIZER, BACKGROUND)}
         whole = CheckpointRecord.model_validate(record.model_dump() | {"files": files})
         (staging / RECORD).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if folder.exists():
@@ -127,7 +152,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             do not fit its network.
     """
     record, digest = _read_record(folder)
-    for name in (WEIGHTS, TOKENIZER):
+    measured = record.schema_version > 1
+    for name in (WEIGHTS, TOKENIZER, *([BACKGROUND] if measured else [])):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder}: {name} is missing; copy the whole folder again")
         if _sha256(folder / name) != record.files.get(name):  # type: ignore[call-overload]
@@ -138,7 +164,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         # A user's own image weights served to start training; the trained ones are in the folder.
         model = build_model(record.model, record.prepare, record.tasks, pretrained=False)
-        model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        model.load_state_dict(_read_weights(folder / WEIGHTS), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise TrainingError(f"{folder}: {WEIGHTS} does not fit the network it names") from error
     except MedfuseError as error:
@@ -149,7 +175,25 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         record=record,
         model=model.eval(),
         tokenizer=load_tokenizer(folder / TOKENIZER),
+        background=_read_background(folder) if measured else _blank_background(model, record),
     )
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """Read the weights; in older checkpoints the note's backbone was called ``bert``."""
+    return {key.replace(*OLD_NOTE): value for key, value in load_file(file).items()}
+
+
+def _read_background(folder: Path) -> Background:
+    try:
+        return from_bytes((folder / BACKGROUND).read_bytes())
+    except BundleError as error:
+        raise TrainingError(f"{folder}: {error}") from error
+
+
+def _blank_background(model: FusedModel, record: CheckpointRecord) -> Background:
+    width = model.embed_note(torch.zeros(1, 1, dtype=torch.int64)).shape[-1]
+    return blank_background(record.prepare.image.size, width, record.prepare.voice.mel_bands)
 
 
 def _read_record(folder: Path) -> tuple[CheckpointRecord, str]:

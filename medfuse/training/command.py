@@ -18,6 +18,7 @@ def train(
     from rich.markdown import Markdown
 
     from medfuse.config import read_settings
+    from medfuse.training.processes import leads
     from medfuse.training.report import format_summary
     from medfuse.training.run import train_model
     from medfuse.training.settings import TrainSettings
@@ -25,5 +26,7 @@ def train(
     settings = read_settings(config, TrainSettings)
     console = Console()
     report = train_model(settings, out, resume=resume, console=console)
+    if not leads(settings.fit):
+        return
     console.print(Markdown(format_summary(report, settings.tasks)))
     console.print(f"Everything is in {out}; all figures in {out / 'metrics.md'}", highlight=False)

@@ -1,7 +1,9 @@
 """Batches for training: cached features and labels in, padded tensors by modality out."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from medfuse.config import Balance, PrepareSettings, Task, TaskKind
 from medfuse.data.prepare import SHORTEST_VOICE
 from medfuse.models.fused import FusedModel
 from medfuse.training.features import Features, pad
+from medfuse.training.processes import WHOLE, Share
 from medfuse.trust.calibration import label_slices
 from medfuse.types import MODALITIES, Modality
 
@@ -38,6 +41,10 @@ class FeatureBatch:
     values: Mapping[Modality, Tensor]
     masks: Mapping[Modality, Tensor]
     labels: Float[Tensor, "b c"]
+
+    def __len__(self) -> int:
+        """How many studies there are."""
+        return len(self.labels)
 
     @property
     def present(self) -> Bool[Tensor, "b m"]:
@@ -66,8 +73,10 @@ class FeatureDataset(Dataset[Example]):
         """How many studies there are."""
         return len(self.studies)
 
-    def __getitem__(self, i: int) -> Example:
-        """Give one study."""
+    def __getitem__(self, i: int | None) -> Example:
+        """Give one study; of None, one with nothing in it, which teaches nothing."""
+        if i is None:
+            return Example(dict.fromkeys(MODALITIES), np.full(self.labels.shape[1], np.nan))
         study = self.studies[i]
         return Example({m: self.features.get(study, m) for m in MODALITIES}, self.labels[study])
 
@@ -76,18 +85,15 @@ class Collator:
     """Pads examples to one batch; an absent modality is padding alone."""
 
     def __init__(self, model: FusedModel, prepare: PrepareSettings) -> None:
-        frozen = model.frozen
         side, bands = prepare.image.size, prepare.voice.mel_bands
-        cells = (len(model.image.position), model.image.backbone.channels)
-        states = (model.note.bert.config.hidden_size,)
-        image = (1, *(cells if Modality.IMAGE in frozen else (side, side)))
-        self.padding: Mapping[Modality, np.ndarray] = {
-            Modality.IMAGE: np.zeros(image, np.float32),
-            Modality.NOTE: np.zeros((1, *states), np.float32)
-            if Modality.NOTE in frozen
-            else np.zeros(1, np.int64),
+        padding: dict[Modality, np.ndarray] = {
+            Modality.IMAGE: np.zeros((1, side, side), np.float32),
+            Modality.NOTE: np.zeros(1, np.int64),
             Modality.VOICE: np.zeros((SHORTEST_VOICE, bands), np.float32),
         }
+        for m in model.frozen:
+            padding[m] = np.zeros((1, *model.encoders[m].feature_shape), np.float32)
+        self.padding = padding
 
     def __call__(self, examples: Sequence[Example]) -> FeatureBatch:
         """Stack examples."""
@@ -128,11 +134,46 @@ class EpochSampler(Sampler[int]):
         return iter(rng.choice(self.size, self.size, p=self.chances).tolist())
 
 
+class BatchShares(Sampler[list[int | None]]):
+    """A process's share of every batch; one that is left none has an empty study in its place.
+
+    Attributes:
+        sampler: Of the whole order, the same in every process; Lightning tells it the epoch.
+    """
+
+    def __init__(self, sampler: Sampler[int] | range, batch_size: int, share: Share) -> None:
+        self.sampler, self.batch_size, self.share = sampler, batch_size, share
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return math.ceil(len(self.sampler) / self.batch_size)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int | None]]:
+        """Cut the order into batches and each batch into shares."""
+        order = iter(self.sampler)
+        while batch := list(islice(order, self.batch_size)):
+            own: list[int | None] = [*batch[self.share.index :: self.share.of]]
+            yield own or [None]
+
+
 def make_loader(
-    dataset: FeatureDataset, collator: Collator, batch_size: int, sampler: Sampler[int] | None
+    dataset: FeatureDataset,
+    collator: Collator,
+    batch_size: int,
+    sampler: Sampler[int] | None,
+    share: Share = WHOLE,
 ) -> DataLoader[Example]:
-    """Give batches in the sampler's order, or in the dataset's without one."""
-    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collator)
+    """Give batches in the sampler's order, or in the dataset's without one.
+
+    Args:
+        dataset: The studies.
+        collator: Makes a batch of some.
+        batch_size: Of all processes together.
+        sampler: The order.
+        share: Which part of each batch.
+    """
+    shares = BatchShares(range(len(dataset)) if sampler is None else sampler, batch_size, share)
+    return DataLoader(dataset, batch_sampler=shares, collate_fn=collator)
 
 
 def label_weights(

@@ -8,7 +8,7 @@ the code that prepare them, and the encoder's name and weights.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ import medfuse.data
 import medfuse.models
 from medfuse.config import PrepareSettings
 from medfuse.data.cohort import CohortRow
+from medfuse.data.missing import thin_row
 from medfuse.errors import TrainingError
 from medfuse.models.fused import FusedModel
 from medfuse.models.settings import ModelSettings
@@ -32,7 +33,7 @@ from medfuse.training.workers import PreparedRow, combine, prepare_rows
 from medfuse.types import MODALITIES, Modality
 
 ENCODED_AT_ONCE = 16
-"""Frames or notes in one pass through a frozen encoder."""
+"""Frames, notes or recordings in one pass through a frozen encoder."""
 
 STUDIES_AT_ONCE = 32
 """Studies whose prepared arrays are in memory at once, beside those that workers hold."""
@@ -72,6 +73,22 @@ class Features:
         key = self.sources[study].keys.get(modality)
         values = None if key is None else self.store.get(key)
         return values if values is not None and len(values) else None
+
+    @property
+    def present(self) -> Bool[np.ndarray, "n 3"]:
+        """Which modalities each study has, once prepared; a silent recording is none."""
+        there = [[self.get(i, m) is not None for m in MODALITIES] for i in range(len(self.sources))]
+        return np.array(there).reshape(-1, len(MODALITIES))
+
+    def thinned(self, kept: Bool[np.ndarray, "n 3"]) -> "Features":
+        """Give the studies as they would be had they never had the other modalities."""
+        sources = []
+        for source, row in zip(self.sources, kept, strict=True):
+            left = {m for m, yes in zip(MODALITIES, row, strict=True) if yes}
+            parts = (source.keys, source.digests)
+            sources.append(FeatureSource(*({m: p[m] for m in p if m in left} for p in parts)))
+        rows = tuple(thin_row(row, own) for row, own in zip(self.rows, kept, strict=True))
+        return replace(self, rows=rows, sources=tuple(sources))
 
     @property
     def digest(self) -> str:
@@ -200,7 +217,7 @@ class _Cache:
             return (array if array.dtype == np.int64 else self._round(array) for array in values)
         if modality is Modality.IMAGE:
             return self._encode_images(values)
-        return self._encode_notes(values)
+        return self._encode_sequences(modality, values)
 
     def _encode_images(self, studies: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Encode frame by frame, whatever study they are of."""
@@ -216,15 +233,21 @@ class _Cache:
             yield np.stack(cells[first : first + len(study)])
             first += len(study)
 
-    def _encode_notes(self, notes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Encode notes of like length together, so that little is spent on padding."""
-        states: dict[int, np.ndarray] = {}
-        order = sorted(range(len(notes)), key=lambda i: len(notes[i]))
+    def _encode_sequences(
+        self, modality: Modality, rows: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Encode notes or recordings of like length together, so that little goes to padding."""
+        features: dict[int, np.ndarray] = {}
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for part in _chunks(iter(order), ENCODED_AT_ONCE):
-            pieces, mask = pad([notes[i] for i in part], np.zeros(1, np.int64))
-            encoded = self._extract(Modality.NOTE, pieces, mask)
-            states |= {i: row[: len(notes[i])] for i, row in zip(part, encoded, strict=True)}
-        yield from (states[i] for i in range(len(notes)))
+            first = rows[part[0]]
+            values, mask = pad(
+                [rows[i] for i in part], np.zeros((1, *first.shape[1:]), first.dtype)
+            )
+            encoded = self._extract(modality, values, mask)
+            real = self._model.encoders[modality].cover(torch.from_numpy(mask)).numpy()
+            features |= {i: row[own] for i, row, own in zip(part, encoded, real, strict=True)}
+        yield from (features[i] for i in range(len(rows)))
 
     @torch.inference_mode()
     def _extract(self, modality: Modality, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -284,10 +307,6 @@ def _write_recipes(
     tokenizer: Path,
 ) -> dict[Modality, str]:
     """Write down all that a modality's features depend on, its files' bytes excepted."""
-    encoders: dict[Modality, tuple[str, nn.Module]] = {
-        Modality.IMAGE: (model_settings.image, model.image.backbone),
-        Modality.NOTE: (model_settings.note, model.note.bert),
-    }
     own = {
         Modality.IMAGE: prepare.image.model_dump(mode="json"),
         Modality.NOTE: prepare.note.model_dump(mode="json")
@@ -297,9 +316,9 @@ def _write_recipes(
     recipes = {}
     for modality in MODALITIES:
         encoder = None
-        if modality in model.frozen:
-            name, network = encoders[modality]
-            encoder = [name, _digest_weights(network)]
+        backbone = model.encoders[modality].backbone
+        if modality in model.frozen and backbone is not None:
+            encoder = [str(getattr(model_settings, modality.value)), _digest_weights(backbone)]
         recipe = [
             modality.value,
             own[modality],

@@ -1,9 +1,4 @@
-"""What Lightning does with each batch: features and labels in, the loss and its descent out.
-
-Each step answers every study three times from one pass through the encoders: with all it has, with
-some modalities left out, and with each modality alone. So the network learns all seven subsets, and
-each encoder gets a signal of its own even where another modality answers sooner.
-"""
+"""What Lightning does with each batch: features and labels in, the objectives' descent out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,20 +7,27 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from medfuse.models.fused import FusedModel
+from medfuse.models.processes import sum_across
 from medfuse.models.tokens import Tokens
+from medfuse.training.augment import augment
 from medfuse.training.dataset import FeatureBatch
-from medfuse.training.dropout import drop_modalities, step_rng
-from medfuse.training.settings import FitSettings
-from medfuse.types import MODALITIES, Modality
+from medfuse.training.dropout import step_rng
+from medfuse.training.objectives import build_objectives
+from medfuse.training.objectives.step import Step
+from medfuse.training.objectives.supervised import SupervisedObjective
+from medfuse.training.processes import WHOLE, Share
+from medfuse.training.settings import AugmentSettings, FitSettings, ObjectiveSettings
+from medfuse.types import Modality
 
-FROZEN_PREFIXES = {Modality.IMAGE: "model.image.backbone.", Modality.NOTE: "model.note.bert."}
+AUGMENTING = 1
+"""Makes augmentation's draws others than modality dropout's in the same step."""
 
 
 class TrainingModule(lightning.LightningModule):
@@ -36,6 +38,9 @@ class TrainingModule(lightning.LightningModule):
         settings: How.
         steps: Optimiser steps of the whole run, over which the learning rate falls.
         weights: Of each label column's values, for the balance ``weight``; empty for none.
+        objectives: What it is trained for.
+        augmentation: How its training studies are varied.
+        share: Which part of each batch this process has.
     """
 
     def __init__(
@@ -44,69 +49,88 @@ class TrainingModule(lightning.LightningModule):
         settings: FitSettings,
         steps: int,
         weights: Sequence[Mapping[float, float]] = (),
+        objectives: ObjectiveSettings | None = None,
+        augmentation: AugmentSettings | None = None,
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
         self.model = model
         self.fit_settings = settings
         self.steps = steps
-        self.label_weights = weights
+        self.augmentation = augmentation or AugmentSettings()
+        parts = build_objectives(model, objectives or ObjectiveSettings(), settings, weights)
+        self.objectives = nn.ModuleDict(parts)
+        self.weights = {name: part.weight for name, part in parts.items()}
+        found = [part for part in parts.values() if isinstance(part, SupervisedObjective)]
+        self.supervised = found[0] if found else None
+        self.share = share
         self.strict_loading = False  # a frozen encoder's weights are not in Lightning's checkpoint
 
-    def encode(self, batch: FeatureBatch) -> dict[Modality, Tokens]:
-        """Run what of the encoders was not run before."""
+    def extract(self, batch: FeatureBatch) -> tuple[dict[Modality, Tensor], dict[Modality, Tensor]]:
+        """Run what of the backbones was not run before; give features and their masks."""
         features = {
             m: values if m in self.model.frozen else self.model.extract(m, values, batch.masks[m])
             for m, values in batch.values.items()
         }
-        return self.model.encode(features, batch.masks)
+        covered = self.model.cover(batch.masks)
+        masks = {
+            m: mask if m in self.model.frozen else covered[m] for m, mask in batch.masks.items()
+        }
+        return features, masks
+
+    def encode(self, batch: FeatureBatch) -> dict[Modality, Tokens]:
+        """Run the encoders, but for what was run before."""
+        return self.model.encode(*self.extract(batch))
 
     def training_step(self, batch: FeatureBatch, step: int) -> Float[Tensor, ""]:
         """Give the loss of one batch."""
-        settings = self.fit_settings
-        rng = step_rng(settings.seed, self.current_epoch, step)
-        torch.manual_seed(int(rng.integers(2**62)))  # for the dropout inside the network
-        encoded = self.encode(batch)
-        loss = self._loss(encoded, batch)
-        present = batch.present.cpu().numpy()
-        if settings.modality_dropout and settings.dropped_weight:
-            kept = drop_modalities(present, settings.modality_dropout, rng)
-            loss = loss + settings.dropped_weight * self._loss(keep(encoded, kept), batch)
-        if settings.single_weight:
-            singles = [
-                self._loss(keep(encoded, present & only), batch)
-                for only in np.eye(len(MODALITIES), dtype=bool)
-                if (present & only).any()
-            ]
-            loss = loss + settings.single_weight * torch.stack(singles).mean()
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(present))
+        seed = (self.fit_settings.seed, self.current_epoch, step)
+        part = self.share.index
+        # For the dropout inside the network, whose draws must not repeat in the next share.
+        torch.manual_seed(int(step_rng(*seed).integers(2**62)) + part)
+        batch = augment(batch, self.augmentation, np.random.default_rng([*seed, AUGMENTING, part]))
+        losses = self._losses(batch, seed)
+        loss = self._add(losses)
+        for name, value in {"loss": loss, **losses}.items():
+            self._note(f"train_{name}", value.detach(), batch)
         return loss
 
     def validation_step(self, batch: FeatureBatch, step: int) -> None:
-        """Log the loss on studies as they are."""
-        loss = self._loss(self.encode(batch), batch)
-        self.log("validation_loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        """Log the loss on studies as they are; without a supervised one, that of the others."""
+        if self.supervised is not None:
+            loss = self.supervised.of_answers(self.model, self.encode(batch), batch.labels)
+        else:
+            loss = self._add(self._losses(batch, (self.fit_settings.seed, 0, step)))
+        self._note("validation_loss", loss, batch)
 
-    def _loss(self, encoded: dict[Modality, Tokens], batch: FeatureBatch) -> Float[Tensor, ""]:
-        """Add up the tasks' losses over the studies with anything present."""
-        present = torch.stack([encoded[m].mask.any(dim=1) for m in MODALITIES], dim=1).any(dim=1)
-        labels = torch.where(present[:, None], batch.labels, torch.nan)
-        weights = self._weigh(labels) if self.label_weights else None
-        losses = self.model.losses(self.model.fuse(encoded).logits, labels, weights)
-        return torch.stack(losses).sum()
+    def _note(self, name: str, value: Tensor, batch: FeatureBatch) -> None:
+        """Log the mean over an epoch's studies."""
+        several = self.share.of > 1
+        studies = count_studies(batch) if several else len(batch)
+        shown = name == "validation_loss"
+        self.log(
+            name,
+            value,
+            prog_bar=shown,
+            on_step=False,
+            on_epoch=True,
+            batch_size=studies,
+            sync_dist=several,
+        )
 
-    def _weigh(self, labels: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
-        weights = torch.ones_like(labels)
-        for column, values in enumerate(self.label_weights):
-            for value, weight in values.items():
-                weights[:, column] = torch.where(
-                    labels[:, column] == value, weight, weights[:, column]
-                )
-        return weights
+    def _losses(self, batch: FeatureBatch, seed: tuple[int, int, int]) -> dict[str, Tensor]:
+        features, masks = self.extract(batch)
+        encoded = self.model.encode(features, masks)
+        step = Step(self.model, batch, features, masks, encoded, seed, self.share)
+        return {name: objective(step) for name, objective in self.objectives.items()}
+
+    def _add(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, its rate warmed up linearly, then lowered to zero along half a cosine."""
         settings = self.fit_settings
-        optimizer = AdamW(parameter_groups(self.model, settings))
+        optimizer = AdamW(parameter_groups(self, settings))
         warmup = max(1, round(self.steps * settings.warmup))
 
         def rate(step: int) -> float:
@@ -122,34 +146,21 @@ class TrainingModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen encoders, which the next process builds again as they came."""
-        prefixes = tuple(FROZEN_PREFIXES[m] for m in self.model.frozen)
+        prefixes = tuple(f"model.{m}.backbone." for m in self.model.frozen)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith(prefixes)}
 
 
-def keep(
-    encoded: Mapping[Modality, Tokens], kept: Bool[np.ndarray, "b m"]
-) -> dict[Modality, Tokens]:
-    """Take modalities away from studies, exactly as if they had never had them."""
-    thinned = {}
-    for m, column in zip(MODALITIES, kept.T, strict=True):
-        tokens, mask, pooled = encoded[m]
-        there = torch.from_numpy(np.ascontiguousarray(column)).to(mask.device)[:, None]
-        thinned[m] = Tokens(
-            torch.where(there[..., None], tokens, 0.0),
-            mask & there,
-            torch.where(there, pooled, 0.0),
-        )
-    return thinned
+def count_studies(batch: FeatureBatch) -> int:
+    """Count the studies of the whole batch; one without a label only fills an empty share."""
+    return int(sum_across((~batch.labels.isnan()).any(dim=1).sum()))
 
 
-def parameter_groups(model: FusedModel, settings: FitSettings) -> list[dict[str, Any]]:
+def parameter_groups(module: TrainingModule, settings: FitSettings) -> list[dict[str, Any]]:
     """Group what is trained: pretrained encoders slower, norms and biases without decay."""
-    pretrained = {
-        id(p) for part in (model.image.backbone, model.note.bert) for p in part.parameters()
-    }
+    pretrained = {id(p) for p in module.model.pretrained_parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    for parameter in module.parameters():
         if parameter.requires_grad:
             key = (id(parameter) in pretrained, parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)

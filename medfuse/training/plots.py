@@ -1,6 +1,6 @@
 """Plots: a run's losses and calibrated answers in, PNG files out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,16 @@ from medfuse.config import Task, TaskKind
 from medfuse.training.evaluate import AS_GIVEN, Answers
 from medfuse.training.history import History
 from medfuse.training.metrics import BINS, auroc
+from medfuse.training.report import FusionGain, Verdict
 from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import SUBSETS, subset_name
+
+COLOURS: Mapping[Verdict, str] = {"harm": "C3", "gain": "C2", "undecided": "0.5"}
 
 
 def plot_losses(path: Path, histories: Sequence[History]) -> None:
     """Draw training and validation loss by epoch, a pair of lines per model."""
-    figure, (axes,) = _figure(1)
+    figure, (axes,) = make_figure(1)
     for i, history in enumerate(histories):
         epochs = range(1, len(history.train) + 1)
         axes.plot(epochs, history.train, "C0", label="training, thinned out" if not i else None)
@@ -29,7 +32,7 @@ def plot_losses(path: Path, histories: Sequence[History]) -> None:
             axes.plot(best + 1, history.validation[best], "C1o")
     axes.set(xlabel="epoch", ylabel="loss")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_roc(path: Path, tasks: Sequence[Task], answers: Answers) -> None:
@@ -37,7 +40,7 @@ def plot_roc(path: Path, tasks: Sequence[Task], answers: Answers) -> None:
     targets = list(_yes_no(tasks, answers))
     if not targets:
         return
-    figure, all_axes = _figure(len(targets))
+    figure, all_axes = make_figure(len(targets))
     for axes, (target, k, labels) in zip(all_axes, targets, strict=True):
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
         for subset in SUBSETS:
@@ -51,7 +54,7 @@ def plot_roc(path: Path, tasks: Sequence[Task], answers: Answers) -> None:
         axes.set(title=target, xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
         if len(axes.lines) > 1:  # a target that all or none of the studies have has no curve
             axes.legend(fontsize=6)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(path: Path, tasks: Sequence[Task], answers: Answers) -> None:
@@ -59,7 +62,7 @@ def plot_reliability(path: Path, tasks: Sequence[Task], answers: Answers) -> Non
     targets = list(_yes_no(tasks, answers))
     if not targets:
         return
-    figure, all_axes = _figure(len(targets))
+    figure, all_axes = make_figure(len(targets))
     for axes, (target, k, labels) in zip(all_axes, targets, strict=True):
         chances = 1 / (1 + np.exp(-answers.logits[AS_GIVEN][:, k]))
         known = ~np.isnan(labels)
@@ -72,7 +75,28 @@ def plot_reliability(path: Path, tasks: Sequence[Task], answers: Answers) -> Non
         axes.scatter(said, happened, s=size)
         axes.set(title=target, xlabel="probability said", ylabel="share that has it")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+def plot_gains(path: Path, gains: Sequence[FusionGain]) -> None:
+    """Draw what each subset adds to its best single modality, a panel per task; harm is red."""
+    tasks = list(dict.fromkeys(gain.task for gain in gains))
+    if not tasks:
+        return
+    figure, all_axes = make_figure(len(tasks))
+    for axes, task in zip(all_axes, tasks, strict=True):
+        own = [gain for gain in gains if gain.task == task][::-1]
+        axes.axvline(0, color="0.8", linewidth=0.8)
+        for height, gain in enumerate(own):
+            difference, colour = gain.difference, COLOURS[gain.verdict]
+            if difference.value is not None:
+                axes.plot(difference.value, height, "o", color=colour)
+            if difference.low is not None and difference.high is not None:
+                axes.plot([difference.low, difference.high], [height, height], color=colour)
+        names = [f"{gain.subset}\nover {gain.best_single}" for gain in own]
+        axes.set_yticks(range(len(own)), names, fontsize=7)
+        axes.set(title=task, xlabel=f"gain in {own[0].metric}")
+    save_figure(figure, path)
 
 
 def roc_points(
@@ -97,7 +121,8 @@ def _yes_no(
                 yield target, where.start + k, answers.labels[:, columns.start + k]
 
 
-def _figure(n: int) -> tuple[Figure, list[Axes]]:
+def make_figure(n: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``n`` axes, three in a row."""
     columns = min(n, 3)
     rows = -(-n // columns)
     figure = Figure(figsize=(4 * columns, 3.6 * rows), layout="constrained")
@@ -108,6 +133,7 @@ def _figure(n: int) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:n])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -1,11 +1,12 @@
 """The report of a training run: figures in, ``metrics.json`` and a readable table out."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from medfuse.config import Settings, Task, TaskKind
-from medfuse.training.bootstrap import Figure
+from medfuse.trust.bootstrap import Figure
 
 COLUMNS = {
     TaskKind.BINARY: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", "ece"),
@@ -37,9 +38,25 @@ class SubsetReport(Settings):
     targets: dict[str, dict[str, Figure]]
 
 
-class FusionGain(Settings):
-    """What fusion adds to the best single modality, on the same test studies."""
+Verdict = Literal["harm", "gain", "undecided"]
 
+
+class FusionGain(Settings):
+    """What fusion adds to the best single modality of a subset, on the same test studies.
+
+    Attributes:
+        task: Which one.
+        metric: By which it is compared; more is better.
+        subset: Of two or more modalities.
+        best_single: The one of them that is best on validation studies.
+        studies: On how many test studies, all of which have the whole subset.
+        fused: From the subset.
+        single: From that modality alone.
+        difference: Fused less single, resample by resample.
+        verdict: ``harm`` where the whole interval lies below zero, ``gain`` where it lies above.
+    """
+
+    task: str
     metric: str
     subset: str
     best_single: str
@@ -47,6 +64,16 @@ class FusionGain(Settings):
     fused: Figure
     single: Figure
     difference: Figure
+    verdict: Verdict
+
+
+def judge(difference: Figure) -> Verdict:
+    """Say what a difference's interval shows; without one it shows nothing."""
+    if difference.high is not None and difference.high < 0:
+        return "harm"
+    if difference.low is not None and difference.low > 0:
+        return "gain"
+    return "undecided"
 
 
 class Report(Settings):
@@ -59,6 +86,7 @@ class Report(Settings):
         epochs: That each model was fitted for.
         seconds: That preparing, fitting and measuring took.
         subsets: On test studies.
+        gains: Of every task, what each subset of several modalities adds to the best one of them.
         fold_values: The headline figure of every fold by itself, by subset.
     """
 
@@ -69,7 +97,7 @@ class Report(Settings):
     epochs: tuple[int, ...]
     seconds: dict[str, float]
     subsets: dict[str, SubsetReport]
-    gain: FusionGain | None
+    gains: tuple[FusionGain, ...]
     fold_values: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
 
 
@@ -92,6 +120,7 @@ def _lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
         columns = _columns(report, task, brief=False)
         yield from _subset_lines(report, task, columns)
         yield from _target_lines(report, task, columns)
+    yield from _gain_lines(report)
 
 
 def _head_lines(report: Report) -> Iterator[str]:
@@ -104,14 +133,49 @@ def _head_lines(report: Report) -> Iterator[str]:
     if report.folds:
         yield f"Cross-validation by patient: the answers of {report.folds} models, pooled."
     yield "Brackets: 95 % bootstrap interval by patient."
-    if report.gain is not None:
-        gain = report.gain
+    if report.gains:
         yield ""
-        yield (
-            f"{gain.subset} against {gain.best_single} alone (the best on validation), "
-            f"{gain.metric}, {gain.studies} studies: {gain.fused} against {gain.single}, "
-            f"difference {gain.difference}."
-        )
+        yield from _harm_lines(report.gains)
+
+
+def _harm_lines(gains: Sequence[FusionGain]) -> Iterator[str]:
+    """Write the comparison of the first task's richest subset, and every one that shows harm."""
+    richest = [gain for gain in gains if gain.task == gains[0].task][-1]
+    yield _sentence(richest)
+    harmful = [gain for gain in gains if gain.verdict == "harm"]
+    for gain in harmful:
+        if gain is not richest:
+            yield _sentence(gain)
+    yield (
+        f"Fusion does harm in {len(harmful)} of {len(gains)} comparisons with the best single "
+        "modality (the whole interval below zero)."
+    )
+
+
+def _sentence(gain: FusionGain) -> str:
+    return (
+        f"{gain.subset} against {gain.best_single} alone (the best on validation), "
+        f"{gain.task}.{gain.metric}, {gain.studies} studies: {gain.fused} against {gain.single}, "
+        f"difference {gain.difference}: {gain.verdict}."
+    )
+
+
+def _gain_lines(report: Report) -> Iterator[str]:
+    """Tabulate what each subset adds to its best single modality."""
+    if not report.gains:
+        return
+    yield ""
+    yield "## Do no harm"
+    yield ""
+    yield "Each subset against the best of its modalities alone (chosen on validation), same test"
+    yield "studies. Harm: the whole interval of the difference lies below zero; gain: above."
+    yield ""
+    columns = ("task", "subset", "studies", "metric", "fused", "best single", "alone")
+    yield from table_head((*columns, "difference", "verdict"))
+    for gain in report.gains:
+        fused = (gain.task, gain.subset, str(gain.studies), gain.metric, str(gain.fused))
+        single = (gain.best_single, str(gain.single))
+        yield table_row((*fused, *single, str(gain.difference), gain.verdict))
 
 
 def _columns(report: Report, task: Task, *, brief: bool) -> tuple[str, ...]:
@@ -126,11 +190,11 @@ def _subset_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterato
     yield ""
     yield f"## {task.name}"
     yield ""
-    yield from _head(("modalities", "studies", *columns))
+    yield from table_head(("modalities", "studies", *columns))
     for name, subset in report.subsets.items():
         figures = subset.targets[task.name]
         cells = [str(figures.get(column, "-")) for column in columns]
-        yield _row((name, str(subset.studies), *cells))
+        yield table_row((name, str(subset.studies), *cells))
 
 
 def _target_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterator[str]:
@@ -141,16 +205,18 @@ def _target_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterato
         yield ""
         yield f"### {task.name} from {name}"
         yield ""
-        yield from _head(("target", *first))
+        yield from table_head(("target", *first))
         for target in task.targets:
             figures = subset.targets[target]
-            yield _row((target, *(str(figures.get(column, "-")) for column in first)))
+            yield table_row((target, *(str(figures.get(column, "-")) for column in first)))
 
 
-def _head(columns: Sequence[str]) -> Iterator[str]:
-    yield _row(columns)
-    yield _row(["---"] * len(columns))
+def table_head(columns: Sequence[str]) -> Iterator[str]:
+    """Write a Markdown table's head."""
+    yield table_row(columns)
+    yield table_row(["---"] * len(columns))
 
 
-def _row(cells: Sequence[str]) -> str:
+def table_row(cells: Sequence[str]) -> str:
+    """Write a Markdown table's row."""
     return "| " + " | ".join(cells) + " |"

@@ -1,73 +1,47 @@
 """A training run: settings in; a checkpoint, figures, plots and logs in one folder out."""
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import lightning
-import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
-from medfuse.config import Task, TaskKind
-from medfuse.data.cohort import Cohort, Split, read_cohort
+from medfuse.attribution.background import Background
+from medfuse.data.cohort import Cohort, Split
+from medfuse.data.missing import Removal
 from medfuse.data.splits import fold_cohort, split_cohort
 from medfuse.errors import TrainingError
-from medfuse.models.fused import FusedModel, build_model
+from medfuse.training.background import measure_background
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
-from medfuse.training.dataset import (
-    Collator,
-    EpochSampler,
-    FeatureDataset,
-    QuantityScale,
-    fit_scale,
-    label_weights,
-    make_loader,
-    sampling_chances,
-)
 from medfuse.training.evaluate import (
     AS_GIVEN,
     Answers,
-    ask,
-    headline,
-    measure_gain,
+    measure_gains,
     measure_subsets,
     pool,
     read_bayes,
 )
-from medfuse.training.features import Features, Progress, build_features
-from medfuse.training.history import History, Patience
-from medfuse.training.loop import TrainingModule
-from medfuse.training.plots import plot_losses, plot_reliability, plot_roc
+from medfuse.training.fit import (
+    Fitted,
+    ask_fitted,
+    choose_device,
+    fit_model,
+    quiet_lightning,
+)
+from medfuse.training.gather import gather, thin
+from medfuse.training.metrics import headline
+from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, plot_roc
+from medfuse.training.processes import join, leader_first, leads, wait
+from medfuse.training.progress import study_progress
 from medfuse.training.report import Report, format_report
 from medfuse.training.settings import TrainSettings
 from medfuse.training.workers import combine
-from medfuse.trust.calibration import Calibration, TargetCalibration, fit_calibration, label_slices
 
 SETTINGS = "settings.json"
 METRICS = "metrics.json"
 TABLE = "metrics.md"
 CHECKPOINT = "checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """One fitted model with its answers, calibrated, to the studies it was not fitted to."""
-
-    model: FusedModel
-    calibration: Calibration
-    validation: Answers
-    test: Answers
-    history: History
 
 
 def train_model(
@@ -89,37 +63,39 @@ def train_model(
             used.
     """
     started = time.monotonic()
-    done = _open_run(settings, out, resume)
-    if done is not None:
+    if leads(settings.fit):
+        _open_run(settings, out, resume)
+    if resume and (done := _read_report(out)) is not None:
         return done
-    cohort = read_cohort(settings.cohort, settings.tasks)
-    device = _choose_device(settings)
-    model = _build(settings).to(device)
-    with _feature_progress(console) as progress:
-        features = build_features(
-            cohort.rows,
-            settings.prepare,
-            model,
-            settings.model,
-            settings.features,
-            settings.features.cache or out.parent / "features",
-            progress,
-        )
+    device = choose_device(settings)
+    with quiet_lightning():
+        share = join(settings.fit, device)
+    console = console if share.leads else None
+    with leader_first(share):
+        cohort, features = gather(settings, out, device, console)
     prepared = time.monotonic()
-    cohort = replace(cohort, rows=features.rows)
     if settings.split.folds:
         cohorts = fold_cohort(cohort, settings.split)
         folders = [out / "folds" / str(i + 1) for i in range(len(cohorts))]
     else:
         cohorts, folders = (split_cohort(cohort, settings.split),), [out]
-    fits = []
-    for i, (part, folder) in enumerate(zip(cohorts, folders, strict=True)):
+    thinned = [thin(settings, part, features) for part in cohorts]
+    cohorts = tuple(part for part, _ in thinned)
+    fits, tests = [], []
+    for i, ((part, own), folder) in enumerate(zip(thinned, folders, strict=True)):
         if console is not None and len(cohorts) > 1:
             console.print(f"Fold {i + 1} of {len(cohorts)}")
-        fits.append(_fit(settings, part, features, folder, device, console))
+        fits.append(fit_model(settings, part, own, folder, device, console, share=share))
+        if share.leads:
+            tests.append(ask_fitted(settings, fits[-1], part, own, Split.TEST))
     fitted = time.monotonic()
+    if not share.leads:
+        wait(share)
+        report = _read_report(out)
+        assert report is not None
+        return report
 
-    report = _measure(settings, cohorts, fits, features.left_out)
+    report = _measure(settings, cohorts, fits, tests, features.left_out)
     seconds = {
         "prepare": prepared - started,
         "fit": fitted - prepared,
@@ -127,13 +103,19 @@ def train_model(
     }
     report = report.model_copy(update={"seconds": {k: round(v, 1) for k, v in seconds.items()}})
     if not settings.split.folds:
-        _save(settings, out / CHECKPOINT, cohorts[0], features, fits[0], report)
-    _write_figures(settings, out, fits, report)
+        with study_progress(console) as progress:
+            background = measure_background(
+                cohorts[0].part(Split.TRAIN), settings, fits[0].model, progress
+            )
+        digest = combine([cohorts[0].digest, thinned[0][1].digest])
+        _save(settings, out / CHECKPOINT, fits[0], background, report, digest)
+    _write_figures(settings, out, fits, pool(tests), report)
+    wait(share)
     return report
 
 
-def _open_run(settings: TrainSettings, out: Path, resume: bool) -> Report | None:
-    """Begin a run's folder, or check that the one there is this run's; give its report if done."""
+def _open_run(settings: TrainSettings, out: Path, resume: bool) -> None:
+    """Begin a run's folder, or check that the one there is this run's."""
     text = settings.model_dump_json(indent=2) + "\n"
     begun = out / SETTINGS
     if not resume:
@@ -143,7 +125,7 @@ def _open_run(settings: TrainSettings, out: Path, resume: bool) -> Report | None
             )
         out.mkdir(parents=True, exist_ok=True)
         begun.write_text(text, encoding="utf-8")
-        return None
+        return
     if not begun.is_file():
         raise TrainingError(f"{out}: there is no run to resume here")
     if begun.read_text(encoding="utf-8") != text:
@@ -151,6 +133,10 @@ def _open_run(settings: TrainSettings, out: Path, resume: bool) -> Report | None
             f"{out}: its run was begun with other settings ({SETTINGS}); resume with those, or "
             "start a new run in another folder"
         )
+
+
+def _read_report(out: Path) -> Report | None:
+    """Read the report of a run that is done."""
     try:
         return Report.model_validate_json((out / METRICS).read_bytes())
     except FileNotFoundError:
@@ -159,138 +145,25 @@ def _open_run(settings: TrainSettings, out: Path, resume: bool) -> Report | None
         raise TrainingError(f"{out / METRICS}: not a report; remove it and resume") from error
 
 
-def _choose_device(settings: TrainSettings) -> torch.device:
-    wanted = settings.fit.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("fit.device = 'cuda', but torch finds no GPU; use 'auto' or 'cpu'")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _build(settings: TrainSettings) -> FusedModel:
-    torch.manual_seed(settings.fit.seed)
-    return build_model(settings.model, settings.prepare, settings.tasks, pretrained=True)
-
-
-def _fit(
-    settings: TrainSettings,
-    cohort: Cohort,
-    features: Features,
-    folder: Path,
-    device: torch.device,
-    console: Console | None,
-) -> Fitted:
-    """Fit one model on a cohort's training studies and ask it about the others."""
-    fit, labels = settings.fit, cohort.labels
-    places = {
-        split: [i for i, row in enumerate(cohort.rows) if row.split is split] for split in Split
-    }
-    train_labels = labels[places[Split.TRAIN]]
-    scale = fit_scale(settings.tasks, train_labels)
-    model = _build(settings)
-    collator = Collator(model, settings.prepare)
-    data = {
-        split: FeatureDataset(features, chosen, scale.standardise(labels))
-        for split, chosen in places.items()
-    }
-    chances = sampling_chances(fit.balance, settings.tasks, train_labels)
-    sampler = EpochSampler(len(data[Split.TRAIN]), fit.seed, chances)
-    loaders = {
-        split: make_loader(own, collator, fit.batch_size, sampler if split is Split.TRAIN else None)
-        for split, own in data.items()
-    }
-    weights = label_weights(settings.tasks, train_labels) if fit.balance == "weight" else ()
-    module = TrainingModule(model, fit, fit.epochs * len(loaders[Split.TRAIN]), weights)
-    history = History()
-    best = ModelCheckpoint(
-        dirpath=folder / "resume",
-        filename="best",
-        monitor="validation_loss",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-    callbacks: list[lightning.Callback] = [
-        history,
-        Patience("validation_loss", patience=fit.patience, check_on_train_epoch_end=True),
-        best,
-    ]
-    if console is not None:
-        callbacks.append(RichProgressBar(leave=False))
-    last = folder / "resume" / "last.ckpt"
-    with _quiet_lightning():
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=fit.epochs,
-            gradient_clip_val=fit.gradient_clip,
-            callbacks=callbacks,
-            logger=[
-                CSVLogger(folder / "logs", name="csv"),
-                TensorBoardLogger(folder / "logs", name="tensorboard"),
-            ],
-            log_every_n_steps=10,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=console is not None,
-        )
-        trainer.fit(
-            module,
-            loaders[Split.TRAIN],
-            loaders[Split.VALIDATION],
-            ckpt_path=last if last.is_file() else None,
-            weights_only=True,
-        )
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["state_dict"], strict=False)
-    module.to(device)
-    validation, test = (
-        ask(module, [cohort.rows[i] for i in places[split]], loaders[split])
-        for split in (Split.VALIDATION, Split.TEST)
-    )
-    calibration = fit_calibration(
-        settings.tasks,
-        validation.logits[AS_GIVEN],
-        validation.labels,
-        bias=fit.balance != "none",
-    )
-    calibration = _undo_scale(settings.tasks, calibration, scale)
-    return Fitted(
-        model=model,
-        calibration=calibration,
-        validation=validation.calibrated(settings.tasks, calibration),
-        test=test.calibrated(settings.tasks, calibration),
-        history=history,
-    )
-
-
-def _undo_scale(
-    tasks: Sequence[Task], calibration: Calibration, scale: QuantityScale
-) -> Calibration:
-    """Let quantities be read in their own unit again."""
-    targets = dict(calibration.targets)
-    for task, where in label_slices(tasks):
-        if task.kind is TaskKind.REGRESSION:
-            targets[task.targets[0]] = TargetCalibration(
-                offset=scale.offset[where.start], scale=scale.scale[where.start]
-            )
-    return Calibration(targets=targets)
-
-
 def _measure(
-    settings: TrainSettings, cohorts: Sequence[Cohort], fits: Sequence[Fitted], left_out: int
+    settings: TrainSettings,
+    cohorts: Sequence[Cohort],
+    fits: Sequence[Fitted],
+    tests: Sequence[Answers],
+    left_out: int,
 ) -> Report:
     """Measure what the models answered on test studies, of all folds together."""
     tasks = settings.tasks
-    test, validation = pool([f.test for f in fits]), pool([f.validation for f in fits])
-    bayes = read_bayes(settings.cohort.table.parent, tasks[0], test.rows)
+    test, validation = pool(tests), pool([f.validation for f in fits])
+    bayes = read_bayes(settings.cohort.table.parent, tasks, test.rows)
+    if settings.missing.mechanism is Removal.FINDING:
+        bayes.pop(AS_GIVEN, None)  # what was taken then tells of the finding; the truth is silent
     cohort = cohorts[0]
     excluded = dict(cohort.excluded) | ({"files cannot be used": left_out} if left_out else {})
     fold_values = {}
     if settings.split.folds:
         alone = settings.report.model_copy(update={"resamples": 0})
-        by_fold = [measure_subsets(tasks, f.test, alone, {}) for f in fits]
+        by_fold = [measure_subsets(tasks, own, alone, {}) for own in tests]
         fold_values = {
             name: tuple(
                 fold[name].targets[tasks[0].name][headline(tasks[0])].value
@@ -310,7 +183,7 @@ def _measure(
         epochs=tuple(len(f.history.train) for f in fits),
         seconds={},
         subsets=measure_subsets(tasks, test, settings.report, bayes),
-        gain=measure_gain(tasks, validation, test, settings.report),
+        gains=measure_gains(tasks, validation, test, settings.report),
         fold_values=fold_values,
     )
 
@@ -318,10 +191,10 @@ def _measure(
 def _save(
     settings: TrainSettings,
     folder: Path,
-    cohort: Cohort,
-    features: Features,
     fitted: Fitted,
+    background: Background,
     report: Report,
+    cohort_digest: str,
 ) -> None:
     record = CheckpointRecord(
         model=settings.model,
@@ -329,62 +202,21 @@ def _save(
         tasks=settings.tasks,
         calibration=fitted.calibration,
         metrics=report.model_dump(mode="json"),
-        cohort_digest=combine([cohort.digest, features.digest]),
+        cohort_digest=cohort_digest,
         versions=library_versions(),
     )
-    save_checkpoint(folder, fitted.model, record)
+    save_checkpoint(folder, fitted.model, background, record)
 
 
 def _write_figures(
-    settings: TrainSettings, out: Path, fits: Sequence[Fitted], report: Report
+    settings: TrainSettings, out: Path, fits: Sequence[Fitted], test: Answers, report: Report
 ) -> None:
     """Write plots and tables; ``metrics.json`` comes last and says that the run is done."""
-    test = pool([f.test for f in fits])
     plot_losses(out / "plots" / "losses.png", [f.history for f in fits])
     plot_roc(out / "plots" / "roc.png", settings.tasks, test)
     plot_reliability(out / "plots" / "reliability.png", settings.tasks, test)
+    plot_gains(out / "plots" / "gains.png", report.gains)
     (out / TABLE).write_text(format_report(report, settings.tasks), encoding="utf-8")
     unfinished = out / f"{METRICS}.part"
     unfinished.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     unfinished.rename(out / METRICS)
-
-
-class _RichFeatureProgress(Progress):
-    """Shows the studies prepared as a bar."""
-
-    def __init__(self, bar: RichProgress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("Preparing studies", total=None, visible=False)
-
-    def begin(self, total: int) -> None:
-        self._bar.update(self._task, total=total, visible=total > 0)
-
-    def advance(self) -> None:
-        self._bar.advance(self._task)
-
-
-@contextmanager
-def _feature_progress(console: Console | None) -> Iterator[Progress]:
-    if console is None:
-        yield Progress()
-        return
-    columns = (*RichProgress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with RichProgress(*columns, console=console, transient=True) as bar:
-        yield _RichFeatureProgress(bar)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice for other situations from the console."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # More loading processes (batches come from mapped memory), short epochs, and so on.
-            warnings.simplefilter("ignore", PossibleUserWarning)
-            # Lightning 2.6 asks torch 2.13 about its trees in the old way.
-            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-            yield
-    finally:
-        logger.setLevel(level)

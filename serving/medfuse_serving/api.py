@@ -1,28 +1,37 @@
-"""The HTTP door: a study in as multipart, its answer out as JSON; every error with its status."""
+"""The HTTP door: a study in as multipart, its answer or why it is so out; errors with a status."""
 
 import logging
+import tempfile
+import threading
 import time
 import traceback
+from collections.abc import Iterator
 from http import HTTPStatus
+from typing import IO
 
 import anyio
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi_offline import FastAPIOffline
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import FormData, Headers
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from medfuse.attribution.record import ExplanationRecord
+from medfuse.attribution.report import describe, write_archive
+from medfuse.attribution.settings import AttributionSettings
 from medfuse.bundle import NOTICE
-from medfuse.config import Limits
-from medfuse.errors import BundleError, InputError, LimitError, MedfuseError
-from medfuse.types import Study
+from medfuse.errors import BundleError, InputError, LimitError, MedfuseError, SettingsError
 from medfuse_serving.answer import Answer, Failure, to_answer, to_failure, to_json
+from medfuse_serving.explainer import Explained, Explainer, GoneError
+from medfuse_serving.forms import OPTIONS, describe_form, read_form, read_options
 from medfuse_serving.predictor import Predictor
 
 STATUS: dict[type[MedfuseError], HTTPStatus] = {
     LimitError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SettingsError: HTTPStatus.UNPROCESSABLE_ENTITY,
     BundleError: HTTPStatus.SERVICE_UNAVAILABLE,
     MedfuseError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
@@ -32,7 +41,11 @@ UPLOAD_BYTES = 2**30
 CONCURRENT = 2
 """Studies decoded and answered at once; more wait, so that memory is bounded."""
 
-FIELDS = ("images", "note", "voice")
+LOOK_S = 0.5
+"""How often it is seen to whether the client of an explanation still waits."""
+
+SPOOL_BYTES = 16 * 2**20
+"""An archive larger than this is written to a temporary file, not kept in memory."""
 
 # Gradio's page needs inline scripts and styles; nothing may come from, or go to, another host.
 SECURITY_HEADERS = {
@@ -42,42 +55,25 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-_FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                            "description": "DICOM files of one study, in any order",
-                        },
-                        "note": {"type": "string", "description": "a text, or a text file"},
-                        "voice": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "WAV, FLAC, OGG, MP3 or a DICOM waveform object",
-                        },
-                    },
-                }
-            }
-        },
-    }
+CLIENT_GONE = 499
+"""What the log says of a request whose client hung up; nobody receives it."""
+
+_ARCHIVE: dict[str, object] = {
+    "description": "The record, or with `format` zip an archive of it with its arrays and overlays",
+    "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
 }
 
 logger = logging.getLogger(__name__)
 
 
-def build_api(predictor: Predictor, upload_bytes: int = UPLOAD_BYTES) -> FastAPI:
-    """Make the app with its routes: prediction, health, readiness and documentation.
+def build_api(explainer: Explainer, upload_bytes: int = UPLOAD_BYTES) -> FastAPI:
+    """Make the app with its routes: prediction, explanation, health, readiness, documentation.
 
     Args:
-        predictor: What answers; it is called from several threads.
+        explainer: What explains, and by its predictor answers; it is called from several threads.
         upload_bytes: Most bytes of one request's body, counted while it arrives.
     """
+    predictor = explainer.predictor
     app: FastAPI = FastAPIOffline(
         title="medfuse",
         description=NOTICE,
@@ -89,30 +85,57 @@ def build_api(predictor: Predictor, upload_bytes: int = UPLOAD_BYTES) -> FastAPI
     app.add_middleware(SecurityHeaders)
     app.add_exception_handler(HTTPException, _answer_http_error)
     workers = anyio.CapacityLimiter(CONCURRENT)
+    explaining = anyio.CapacityLimiter(1)  # by itself, so that predictions need not wait for it
     limits = predictor.bundle.manifest.prepare.limits
+    failures: dict[int | str, dict[str, object]] = {
+        int(status): {"model": Failure, "description": status.phrase}
+        for status in (HTTPStatus.BAD_REQUEST, *STATUS.values())
+    }
+
+    form_limits = {
+        "max_files": limits.instances + 2,
+        "max_fields": 16,
+        "max_part_size": limits.note_bytes,
+    }
 
     @app.post(
         "/v1/predict",
         response_model=Answer,
-        responses={
-            int(status): {"model": Failure, "description": status.phrase}
-            for status in (HTTPStatus.BAD_REQUEST, *STATUS.values())
-        },
-        openapi_extra=_FORM,
+        responses=failures,
+        openapi_extra=describe_form(explain=False),
     )
     async def predict(request: Request) -> Response:
         """Answer one study; any of its three parts may be left out."""
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            wrong = InputError("expected multipart/form-data with images, note or voice")
-            return _fail(status_of(wrong), to_failure(wrong))
-        form = request.form(
-            max_files=limits.instances + 2, max_fields=16, max_part_size=limits.note_bytes
-        )
-
+        if not _is_form(request):
+            return _refuse_body()
         started = time.monotonic()
-        async with form as parts:
+        async with request.form(**form_limits) as parts:
             response = await anyio.to_thread.run_sync(_answer, predictor, parts, limiter=workers)
         logger.info("predict %d in %.2f s", response.status_code, time.monotonic() - started)
+        return response
+
+    @app.post(
+        "/v1/explain",
+        response_model=ExplanationRecord,
+        responses=failures | {200: _ARCHIVE},
+        openapi_extra=describe_form(explain=True),
+    )
+    async def explain(request: Request) -> Response:
+        """Explain one target of one study's answer; one study at a time.
+
+        When the badge fails, `withheld` is true, `reasons` says why, and there are no maps.
+        """
+        if not _is_form(request):
+            return _refuse_body()
+        started = time.monotonic()
+        gone = threading.Event()
+        async with request.form(**form_limits) as parts, anyio.create_task_group() as group:
+            group.start_soon(_wait_until_gone, request, gone)
+            response = await anyio.to_thread.run_sync(
+                _explain, explainer, parts, gone, limiter=explaining
+            )
+            group.cancel_scope.cancel()
+        logger.info("explain %d in %.2f s", response.status_code, time.monotonic() - started)
         return response
 
     @app.get("/healthz")
@@ -140,6 +163,68 @@ def _answer(predictor: Predictor, form: FormData) -> Response:
     return _json(HTTPStatus.OK, to_json(to_answer(prediction)))
 
 
+def _explain(explainer: Explainer, form: FormData, gone: threading.Event) -> Response:
+    def go_on(done: int, wanted: int) -> None:
+        if gone.is_set():
+            raise GoneError
+
+    prepare = explainer.predictor.bundle.manifest.prepare
+    try:
+        options = read_options(form)
+        study = read_form(form, prepare.limits, OPTIONS)
+        settings = AttributionSettings(method=options.method, baseline=options.baseline)
+        explained = explainer.explain(
+            study, options.target, settings, band=options.band, progress=go_on
+        )
+        if options.format == "zip":
+            return _stream(explainer, explained)
+        record = describe(explained.prepared, explained.explanation, prepare, explainer.scales)
+    except GoneError:
+        return Response(status_code=CLIENT_GONE)
+    except MedfuseError as error:
+        return _fail(status_of(error), to_failure(error))
+    except Exception as error:  # noqa: BLE001 - an unforeseen error's text may quote the study
+        log_unforeseen(error)
+        return _fail(HTTPStatus.INTERNAL_SERVER_ERROR, UNFORESEEN)
+    return _json(HTTPStatus.OK, to_json(record))
+
+
+def _stream(explainer: Explainer, explained: Explained) -> Response:
+    """Write the archive and send it piece by piece."""
+    file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed once it is sent
+    prepare = explainer.predictor.bundle.manifest.prepare
+    write_archive(file, explained.prepared, explained.explanation, prepare, explainer.scales)
+    size = file.tell()
+    headers = {
+        "Content-Length": str(size),
+        "Content-Disposition": 'attachment; filename="explanation.zip"',
+    }
+    return StreamingResponse(_read_pieces(file), media_type="application/zip", headers=headers)
+
+
+def _read_pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while piece := file.read(2**20):
+            yield piece
+
+
+async def _wait_until_gone(request: Request, gone: threading.Event) -> None:
+    """Say when the client hangs up, so that nothing is explained for nobody."""
+    while not await request.is_disconnected():
+        await anyio.sleep(LOOK_S)
+    gone.set()
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+def _refuse_body() -> Response:
+    wrong = InputError("expected multipart/form-data with images, note or voice")
+    return _fail(status_of(wrong), to_failure(wrong))
+
+
 def _check(predictor: Predictor) -> Response:
     try:
         worst = predictor.check_golden()
@@ -149,42 +234,6 @@ def _check(predictor: Predictor) -> Response:
         HTTPStatus.OK,
         f'{{"status":"ready","model_digest":"{predictor.bundle.digest}",'
         f'"provider":"{predictor.provider}","golden_difference":{worst!r}}}',
-    )
-
-
-def read_form(form: FormData, limits: Limits) -> Study:
-    """Make a study of a form's parts; an empty text or an unnamed empty file is not given.
-
-    Raises:
-        InputError: A part has another name, is of the wrong kind, or comes twice.
-        LimitError: A file is larger than the limits allow.
-    """
-    unknown = sorted(set(form) - set(FIELDS))
-    if unknown:
-        raise InputError(f"{len(unknown)} unknown form field(s); expected {', '.join(FIELDS)}")
-    parts: dict[str, list[bytes]] = {name: [] for name in FIELDS}
-    for name, part in form.multi_items():
-        most = limits.note_bytes if name == "note" else limits.file_bytes
-        if isinstance(part, UploadFile):
-            data = part.file.read(most + 1)
-            if not data and not part.filename:
-                continue
-        elif name == "note" or not part:
-            data = part.encode("utf-8")
-            if not data:
-                continue
-        else:
-            raise InputError(f"form field {name!r} is text; expected a file")
-        if len(data) > most:
-            raise LimitError(f"a file in {name!r} has more than {most} bytes")
-        parts[name].append(data)
-    for name in ("note", "voice"):
-        if len(parts[name]) > 1:
-            raise InputError(f"form field {name!r} is given {len(parts[name])} times; expected one")
-    return Study(
-        images=tuple(parts["images"]),
-        note=next(iter(parts["note"]), None),
-        voice=next(iter(parts["voice"]), None),
     )
 
 

@@ -12,9 +12,11 @@ from rich.table import Table
 from medfuse.config import TaskKind
 
 if TYPE_CHECKING:
+    from medfuse.config import Limits
+    from medfuse.data.studies import StudyFiles
+    from medfuse.types import Study
     from medfuse_serving.answer import Answer, StudyLine, TaskAnswer
     from medfuse_serving.predictor import Predictor
-    from medfuse_serving.studies import StudyFiles
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle's folder, as `medfuse export` made it.")]
 Provider = Annotated[
@@ -34,6 +36,7 @@ def verify(bundle: BundlePath, provider: Provider = None, strict: Strict = False
     import onnxruntime
 
     from medfuse.golden import read_golden
+    from medfuse_serving.explainer import check_explanations
     from medfuse_serving.predictor import Predictor
 
     console = Console(soft_wrap=True, highlight=False)
@@ -50,6 +53,14 @@ def verify(bundle: BundlePath, provider: Provider = None, strict: Strict = False
         f"golden  ok  {len(golden.studies)} subsets of modalities answered, at most {worst:.1e} of "
         f"the logits' scale off ({golden.answer.tolerance:.0e} allowed)"
     )
+    if manifest.explain is None:
+        console.print("explain     the bundle was exported without explanations")
+    else:
+        worst = check_explanations(predictor)
+        console.print(
+            f"explain ok  made from the graph that answers, and answers as it does: at most "
+            f"{worst:.1e} of the logits' scale off"
+        )
     console.print(f"digest      {predictor.bundle.digest}")
 
 
@@ -75,8 +86,8 @@ def predict(
     strict: Strict = False,
 ) -> None:
     """Predict from one study's files, any kind left out, or from a folder of studies."""
+    from medfuse.data.studies import find_studies
     from medfuse_serving.predictor import Predictor
-    from medfuse_serving.studies import find_studies
 
     one = (*(dicom or ()), *(more or ()), *(path for path in (note, voice) if path))
     if studies and one:
@@ -111,13 +122,17 @@ def serve(
         Path | None,
         typer.Option(help="A folder of studies that the page offers to open."),
     ] = None,
+    background: Annotated[
+        Path | None,
+        typer.Option(help="A folder of other studies, for explanations' baseline 'marginal'."),
+    ] = None,
     upload_mib: Annotated[
         int, typer.Option(help="Most MiB of one request; more is refused.", min=1)
     ] = 1024,
     provider: Provider = None,
     strict: Strict = False,
 ) -> None:
-    """Serve a bundle: the page at /, predictions at /v1/predict, documentation at /docs."""
+    """Serve a bundle: the page at /, answers at /v1/predict and /v1/explain, more at /docs."""
     from medfuse_serving.server import run_server
 
     run_server(
@@ -125,6 +140,7 @@ def serve(
         host=host,
         port=port,
         examples=examples,
+        background=background,
         upload_bytes=upload_mib * 2**20,
         provider=provider,
         strict=strict,
@@ -139,21 +155,28 @@ def _predict_one(
     json: bool,
 ) -> None:
     from medfuse_serving.answer import to_answer, to_json
-    from medfuse_serving.studies import StudyFiles, read_study
 
-    files = StudyFiles(
-        name="",
-        images=images,
-        notes=(note,) if note else (),
-        voices=(voice,) if voice else (),
-    )
-    study = read_study(files, predictor.bundle.manifest.prepare.limits)
+    study = read_given(predictor.bundle.manifest.prepare.limits, images, note, voice)
     (prediction,) = predictor.predict([study])
     answer = to_answer(prediction)
     if json:
         sys.stdout.write(to_json(answer, indent=2) + "\n")
     else:
         print_answer(answer, Console(highlight=False))
+
+
+def read_given(
+    limits: "Limits", images: tuple[Path, ...], note: Path | None, voice: Path | None
+) -> "Study":
+    """Read the files of one study, each kind from options of its own.
+
+    Raises:
+        InputError: A file is larger than the limits allow.
+    """
+    from medfuse.data.studies import StudyFiles, read_study
+
+    notes, voices = ((path,) if path else () for path in (note, voice))
+    return read_study(StudyFiles(name="", images=images, notes=notes, voices=voices), limits)
 
 
 def _predict_folder(predictor: "Predictor", studies: tuple["StudyFiles", ...]) -> int:
@@ -181,9 +204,9 @@ def answer_studies(
     Raises:
         BundleError: The deployment is at fault, so no study can be answered.
     """
+    from medfuse.data.studies import read_study
     from medfuse.errors import InputError
     from medfuse_serving.answer import StudyLine, to_answer, to_failure
-    from medfuse_serving.studies import read_study
 
     limits = predictor.bundle.manifest.prepare.limits
     for files in studies:

@@ -84,7 +84,7 @@ def plan_steps(out: Path) -> tuple[Step, ...]:
             f"Make a cohort of {STUDIES} studies whose truth is known",
             cohort,
             ("cohort", str(cohort), *number),
-            (code / "synthetic", code / "config.py", code / "types.py"),
+            (code / "synthetic", code / "config.py", code / "presence.py", code / "types.py"),
         ),
         Step(
             "Train a model on it",

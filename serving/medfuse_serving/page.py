@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,20 @@ from fastapi import FastAPI
 
 from medfuse.config import PrepareSettings
 from medfuse.data.note import decode_note
-from medfuse.errors import InputError, LimitError, MedfuseError
+from medfuse.data.studies import StudyFiles, read_file, read_study
+from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
-from medfuse_serving import rendering
-from medfuse_serving.answer import to_answer
-from medfuse_serving.api import UNFORESEEN, UPLOAD_BYTES, log_unforeseen
-from medfuse_serving.predictor import Predictor
+from medfuse_serving import explanation_panel, explanation_view, rendering
+from medfuse_serving.answer import Answer, to_answer
+from medfuse_serving.api import UPLOAD_BYTES
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.explanation_panel import Changes, Maps
+from medfuse_serving.explanation_view import View
 from medfuse_serving.rendering import Frame
-from medfuse_serving.studies import StudyFiles, read_file, read_study
+from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 
 if TYPE_CHECKING:
     import gradio
-
-Shown = dict[object, object]
-"""New content by component."""
 
 NO_IMAGE = "No image given."
 NO_NOTE = "No note given."
@@ -50,12 +49,14 @@ class Desk:
         note_text: The note as put into the text box; while it is unchanged there, the study's own
             bytes are sent, so that their encoding is reported.
         problem: Why the images can't be shown.
+        view: Why the study is answered so, once that was asked.
     """
 
     study: Study = field(default_factory=Study)
     note_text: str = ""
     frames: tuple[Frame, ...] = ()
     problem: str = ""
+    view: View | None = None
 
 
 def lay_out(study: Study, settings: PrepareSettings) -> Desk:
@@ -83,11 +84,12 @@ def lay_images(desk: Desk, images: tuple[bytes, ...], settings: PrepareSettings)
             "them and give fewer, or use the command line"
         )
     study = replace(desk.study, images=images)
+    desk = replace(desk, study=study, view=None)
     try:
         frames = rendering.render_frames(images, settings) if images else ()
     except InputError as error:
-        return replace(desk, study=study, frames=(), problem=str(error))
-    return replace(desk, study=study, frames=frames, problem="")
+        return replace(desk, frames=(), problem=str(error))
+    return replace(desk, frames=frames, problem="")
 
 
 def edit_note(desk: Desk, text: str) -> Desk:
@@ -95,7 +97,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
     if _lines(text) == _lines(desk.note_text):
         return desk
     note = text.encode("utf-8") if text.strip() else None
-    return replace(desk, study=replace(desk.study, note=note), note_text=text)
+    return replace(desk, study=replace(desk.study, note=note), note_text=text, view=None)
 
 
 def show_image(desk: Desk, number: int) -> str:
@@ -135,14 +137,9 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     return rendering.card_html("Recording", body)
 
 
-def show_answer(predictor: Predictor, study: Study) -> str:
-    """Ask the model and show its answer.
-
-    Raises:
-        MedfuseError: There is none.
-    """
-    (prediction,) = predictor.predict([study])
-    return rendering.card_html("Answer", rendering.answer_html(to_answer(prediction)))
+def show_answer(answer: Answer) -> str:
+    """Show the model's answer."""
+    return rendering.card_html("Answer", rendering.answer_html(answer))
 
 
 def show_refusal(message: str) -> str:
@@ -158,7 +155,12 @@ def take_up(path: str, most_bytes: int) -> bytes:
         Path(path).unlink(missing_ok=True)
 
 
-def mount_page(app: FastAPI, predictor: Predictor, examples: Sequence[StudyFiles] = ()) -> FastAPI:
+def show_explanation_refusal(message: str) -> str:
+    """Say in the explanation's place why there is none."""
+    return rendering.card_html("Explanation", rendering.problem_html(message))
+
+
+def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles] = ()) -> FastAPI:
     """Put the page at the app's root; its other routes stay as they are."""
     # Read by Gradio as it is imported: no analytics, no look at its newest version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -169,7 +171,7 @@ def mount_page(app: FastAPI, predictor: Predictor, examples: Sequence[StudyFiles
     mono = ("ui-monospace", "Consolas", "monospace")
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
-        build_page(predictor, examples),
+        build_page(explainer, examples),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         theme=gradio.themes.Base(
@@ -181,15 +183,16 @@ def mount_page(app: FastAPI, predictor: Predictor, examples: Sequence[StudyFiles
         mcp_server=False,
         enable_monitoring=False,
         show_error=False,
-        max_file_size=predictor.bundle.manifest.prepare.limits.file_bytes,
+        max_file_size=explainer.predictor.bundle.manifest.prepare.limits.file_bytes,
     )
     return mounted
 
 
-def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.Blocks":
+def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.Blocks":
     """Lay out the page and connect its parts."""
     import gradio as gr
 
+    predictor = explainer.predictor
     settings = predictor.bundle.manifest.prepare
     page: gr.Blocks
     with gr.Blocks(
@@ -197,6 +200,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
     ) as page:
         gr.HTML(rendering.header_html())
         desk = gr.State(Desk(), time_to_live=IDLE_S)
+        changes = gr.State(Changes(), time_to_live=IDLE_S)
         with gr.Row(elem_classes="mf-columns"):
             with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
                 example = gr.Dropdown(
@@ -226,16 +230,31 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                     ask = gr.Button("Predict", variant="primary")
             with gr.Column(scale=7, min_width=480):
                 answer = gr.HTML(NO_ANSWER, elem_id="answer")
+                controls = explanation_panel.lay_controls(explainer)
+                gr.Checkbox(
+                    True,
+                    label="Show what spoke for and against over the evidence",
+                    elem_id="overlays",
+                    interactive=True,
+                )
+                # Each kind of evidence has two places; page.css shows the map where there is one.
                 with gr.Row():
-                    with gr.Column(min_width=320):
+                    with gr.Column(min_width=320, elem_classes="mf-evidence"):
                         image_view = gr.HTML(show_image(Desk(), 1), elem_id="image")
+                        image_map = gr.HTML("", elem_id="image-map")
                         frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
                     with gr.Column(min_width=320):
-                        note_view = gr.HTML(show_note(Desk(), settings), elem_id="note")
-                        voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
+                        with gr.Column(elem_classes="mf-evidence"):
+                            note_view = gr.HTML(show_note(Desk(), settings), elem_id="note")
+                            note_map = gr.HTML("", elem_id="note-map")
+                        with gr.Column(elem_classes="mf-evidence"):
+                            voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
+                            voice_map = gr.HTML("", elem_id="voice-map")
+                maps = Maps(image_map, note_map, voice_map)
 
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
+            desk = replace(desk, view=None)
             count = len(desk.frames)
             return {
                 desk_state: desk,
@@ -245,25 +264,13 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
                 note_view: show_note(desk, settings),
                 voice_view: show_voice(desk, settings),
                 answer: NO_ANSWER,
-            }
+            } | explanation_panel.clear(controls, maps)
 
-        def tell(function: Callable[..., Shown]) -> Callable[..., Shown]:
-            """Show an error in the answer's place, and keep its text out of the log."""
-
-            @wraps(function)
-            def told(*values: object) -> Shown:
-                try:
-                    return function(*values)
-                except MedfuseError as error:
-                    return {answer: show_refusal(str(error))}
-                except Exception as error:  # noqa: BLE001 - its text may quote the study
-                    log_unforeseen(error)
-                    return {answer: show_refusal(UNFORESEEN.message)}
-
-            return told
-
+        tell = tell_in(answer, show_refusal)
+        tell_steps = tell_steps_in(controls.summary, show_explanation_refusal)
         desk_state = desk
-        views = [desk, note, frame, image_view, note_view, voice_view, answer]
+        explained = [controls.summary, image_map, note_map, voice_map]
+        views = [desk, note, frame, image_view, note_view, voice_view, answer, *explained]
 
         @tell
         def open_example(index: int | None) -> Shown:
@@ -287,7 +294,7 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
         @tell
         def add_voice(path: str | None, desk: Desk, text: str) -> Shown:
             if path is None:
-                return {}
+                return {desk_state: desk}
             data = take_up(path, settings.limits.file_bytes)
             desk = edit_note(desk, text)
             desk = replace(desk, study=replace(desk.study, voice=data))
@@ -295,31 +302,119 @@ def build_page(predictor: Predictor, examples: Sequence[StudyFiles]) -> "gradio.
 
         @tell
         def retype_note(text: str, desk: Desk) -> Shown:
-            desk = edit_note(desk, text)
-            return {desk_state: desk, note_view: show_note(desk, settings)}
+            edited = edit_note(desk, text)
+            if edited is desk:  # left without a change: an explanation stays
+                return {note_view: gr.skip()}
+            shown: Shown = {desk_state: edited, note_view: show_note(edited, settings)}
+            return shown | explanation_panel.clear(controls, maps)
+
+        @tell
+        def turn(text: str, desk: Desk, number: float | int) -> Shown:
+            view = edit_note(desk, text).view
+            index = int(number) - 1
+            return {
+                image_view: show_image(desk, index + 1),
+                image_map: explanation_view.image_html(view, desk.frames[index], index)
+                if view
+                else "",
+            }
 
         @tell
         def predict(text: str, desk: Desk) -> Shown:
-            desk = edit_note(desk, text)
-            return {
+            desk = replace(edit_note(desk, text), view=None)
+            (prediction,) = predictor.predict([desk.study])
+            answered = to_answer(prediction)
+            shown: Shown = {
                 desk_state: desk,
                 note_view: show_note(desk, settings),
-                answer: show_answer(predictor, desk.study),
+                answer: show_answer(answered),
             }
+            if (chosen := explanation_panel.choose_target(answered)) is not None:
+                shown[controls.target] = chosen
+            return shown | explanation_panel.clear(controls, maps)
+
+        @tell_steps
+        def explain(
+            text: str,
+            desk: Desk,
+            changes: Changes,
+            number: float | int,
+            target: str,
+            method: str,
+            baseline: str | None,
+            band: bool,
+        ) -> Iterator[Shown]:
+            changed = changes.since()
+            desk = edit_note(desk, text)
+            steps = explanation_panel.explain(
+                explainer, desk.study, target, method, baseline, band, changed
+            )
+            for step in steps:
+                if isinstance(step, str):
+                    yield {controls.summary: step}
+                    continue
+                index = int(number) - 1
+                frame = desk.frames[index] if desk.frames else None
+                yield {desk_state: replace(desk, view=step)} | explanation_panel.show(
+                    explainer, controls, maps, step, desk.study, frame, index
+                )
+            if changed():  # what was sent meanwhile may lie over what took its place
+                yield explanation_panel.clear(controls, maps)
+
+        def changing(handle: Callable[..., Shown]) -> Callable[..., Shown]:
+            """End what is being explained before a handler that changes the study."""
+
+            def handle_change(changes: Changes, *values: object) -> Shown:
+                changes.count += 1
+                return handle(*values)
+
+            return handle_change
+
+        def retype() -> Shown:
+            return {answer: NO_ANSWER} | explanation_panel.clear(controls, maps)
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        example.input(open_example, example, views, **quiet)
-        images.upload(add_images, [images, desk, note], [*views, images], **quiet)
-        note_file.upload(open_note, [note_file, desk], views, **quiet)
-        voice.upload(add_voice, [voice, desk, note], [*views, voice, microphone], **quiet)
-        microphone.stop_recording(
-            add_voice, [microphone, desk, note], [*views, voice, microphone], **quiet
+        # A click on Predict also leaves the note. Were both queued, the stream that ends with the
+        # first could close on the second's answer, which would then never arrive.
+        unqueued = quiet | {"queue": False}
+        controls.ask.click(
+            explain,
+            [note, desk, changes, frame, *controls.choices],
+            [desk, *explained],
+            concurrency_limit=2,
+            api_visibility="private",
+            show_progress="hidden",
         )
-        note.input(None, None, answer, js=f"() => {json.dumps(NO_ANSWER)}", **quiet)
-        note.blur(retype_note, [note, desk], [desk, note_view], **quiet)
-        frame.input(lambda desk, n: show_image(desk, int(n)), [desk, frame], image_view, **quiet)
-        ask.click(predict, [note, desk], [desk, note_view, answer], concurrency_limit=2, **quiet)
-        clear.click(lambda: show(Desk()) | {example: None}, None, [*views, example], **quiet)
+        example.input(changing(open_example), [changes, example], views, **quiet)
+        images.upload(
+            changing(add_images), [changes, images, desk, note], [*views, images], **quiet
+        )
+        note_file.upload(changing(open_note), [changes, note_file, desk], views, **quiet)
+        for recording, given in ((voice, voice.upload), (microphone, microphone.stop_recording)):
+            given(
+                changing(add_voice),
+                [changes, recording, desk, note],
+                [*views, voice, microphone],
+                **quiet,
+            )
+        # What was said of the note before is gone at the first key, and stays gone.
+        cleared = json.dumps([NO_ANSWER, *[""] * len(explained)])
+        unseen = quiet | {"show_progress": "hidden"}
+        emptied = [answer, *explained]
+        note.input(None, None, emptied, js=f"() => {cleared}", **unseen)
+        note.input(changing(retype), changes, emptied, **(unseen | {"queue": False}))
+        note.blur(retype_note, [note, desk], [desk, note_view, *explained], **unqueued)
+        frame.input(turn, [note, desk, frame], [image_view, image_map], **unqueued)
+        ask.click(
+            changing(predict),
+            [changes, note, desk],
+            [desk, note_view, answer, controls.target, *explained],
+            concurrency_limit=2,
+            **quiet,
+        )
+        clear.click(
+            changing(lambda: show(Desk()) | {example: None}), changes, [*views, example], **quiet
+        )
     return page
 
 

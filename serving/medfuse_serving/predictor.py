@@ -1,46 +1,31 @@
 """A bundle and studies in, predictions out, on ONNX Runtime alone."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from jaxtyping import Float32
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from medfuse.bundle import GRAPH, TOKENIZER, ArraySpec, open_bundle
+from medfuse.bundle import GRAPH, TOKENIZER, open_bundle
 from medfuse.data.note import read_tokenizer
 from medfuse.data.prepare import collate, prepare
 from medfuse.errors import BundleError, MedfuseError, SettingsError
 from medfuse.golden import check_golden, read_golden
+from medfuse.runtime import (
+    RUNTIME_ERRORS,
+    check_graph,
+    choose_provider,
+    load_graph,
+    load_weights,
+    provider_in_use,
+)
 from medfuse.trust.calibration import answer
-from medfuse.types import MODALITIES, Batch, Prediction, Study
-
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    # TF32 keeps 10 bits of a product's mantissa, far outside the parity the bundle promises.
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-    "cpu": ("CPUExecutionProvider", {}),
-}
-"""Names of execution providers, the preferred first, with ONNX Runtime's names and options."""
+from medfuse.trust.retrieval import Embeddings
+from medfuse.types import MODALITIES, Batch, Prediction, Prepared, Study
 
 BATCH_STUDIES = 8
 """Studies that go through the graph at once; bounds the memory of a long list."""
-
-DTYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
-
-# ONNX Runtime's exceptions have no common base of their own.
-_RUNTIME_ERRORS = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +36,7 @@ class Predictor:
     Attributes:
         bundle: The opened bundle; its `digest` names the model.
         provider: The execution provider in use, a key of `PROVIDERS`.
+        weights: What the bundle's graphs share.
     """
 
     def __init__(self, bundle: Path, provider: str | None = None, strict: bool = False) -> None:
@@ -71,10 +57,11 @@ class Predictor:
             self.tokenizer = read_tokenizer(self.bundle.read(TOKENIZER))
         except SettingsError as error:
             raise BundleError(f"{TOKENIZER}: {error}; export the bundle again") from error
-        wanted = _choose_provider(provider)
-        self._session = _load_graph(self.bundle.read(GRAPH), wanted)
-        _check_graph(self._session, self.bundle.manifest.inputs, self.bundle.manifest.outputs)
-        self.provider = _provider_in_use(self._session)
+        wanted = choose_provider(provider)
+        self.weights = load_weights(self.bundle)
+        self._session = load_graph(GRAPH, self.bundle.read(GRAPH), self.weights, wanted)
+        check_graph(GRAPH, self._session, self.bundle.manifest.inputs, self.bundle.manifest.outputs)
+        self.provider = provider_in_use(self._session)
         if self.provider != wanted:
             message = (
                 f"execution provider {wanted!r} was wanted and {self.provider!r} is in use; "
@@ -96,6 +83,34 @@ class Predictor:
             for start in range(0, len(studies), BATCH_STUDIES)
             for prediction in self._predict_batch(studies[start : start + BATCH_STUDIES])
         ]
+
+    def require_shared_space(self) -> None:
+        """Refuse a model whose embeddings are of no common space.
+
+        Raises:
+            BundleError: It is one.
+        """
+        if not self.bundle.manifest.model.get("shared_space"):
+            raise BundleError(
+                "the bundle's model has no space that its modalities share; train one with "
+                "model.shared_space and objectives.contrastive"
+            )
+
+    def embed(self, studies: Sequence[Study]) -> Embeddings:
+        """Give each study's embeddings by modality; zeros where one is absent.
+
+        Raises:
+            InputError: A study cannot be used.
+            BundleError: The graph failed.
+        """
+        names = [f"{m}_embedding" for m in MODALITIES]
+        parts, present = [], []
+        for start in range(0, len(studies), BATCH_STUDIES):
+            prepared = self._prepare(studies[start : start + BATCH_STUDIES])
+            parts.append(self._run(names, collate(prepared, self.bundle.manifest.prepare)))
+            present += [[m in one.present for m in MODALITIES] for one in prepared]
+        vectors = {m: np.concatenate([part[i] for part in parts]) for i, m in enumerate(MODALITIES)}
+        return Embeddings(vectors, np.array(present, dtype=bool))
 
     def check_golden(self) -> float:
         """Answer the golden study with every subset of its modalities.
@@ -121,20 +136,28 @@ class Predictor:
         Raises:
             BundleError: The graph failed, or gave something that is not a number.
         """
+        (logits,) = self._run(["logits"], batch)
+        return logits
+
+    def _run(self, names: list[str], batch: Batch) -> list[Float32[np.ndarray, "b k"]]:
         feed = {m.value: batch.values[m] for m in MODALITIES}
         feed |= {f"{m}_mask": batch.masks[m] for m in MODALITIES}
-        logits: Float32[np.ndarray, "b k"]
+        outputs: list[Float32[np.ndarray, "b k"]]
         try:
-            (logits,) = self._session.run(["logits"], feed)
-        except _RUNTIME_ERRORS as error:
+            outputs = self._session.run(names, feed)
+        except RUNTIME_ERRORS as error:
             raise BundleError(f"the graph failed on {self.provider!r}: {error}") from error
-        if not np.isfinite(logits).all():
+        if not all(np.isfinite(output).all() for output in outputs):
             raise BundleError("the graph gave an answer that is not a finite number")
-        return logits
+        return outputs
+
+    def _prepare(self, studies: Sequence[Study]) -> list[Prepared]:
+        settings = self.bundle.manifest.prepare
+        return [prepare(study, settings, self.tokenizer) for study in studies]
 
     def _predict_batch(self, studies: Sequence[Study]) -> Iterator[Prediction]:
         manifest = self.bundle.manifest
-        prepared = [prepare(study, manifest.prepare, self.tokenizer) for study in studies]
+        prepared = self._prepare(studies)
         logits = self.run(collate(prepared, manifest.prepare))
         for one, its_logits in zip(prepared, logits, strict=True):
             yield Prediction(
@@ -143,73 +166,3 @@ class Predictor:
                 remarks=one.remarks,
                 model_digest=self.bundle.digest,
             )
-
-
-def _choose_provider(provider: str | None) -> str:
-    if provider is None:
-        here = onnxruntime.get_available_providers()
-        return next(name for name, (full, _) in PROVIDERS.items() if full in here)
-    if provider not in PROVIDERS:
-        raise BundleError(f"no execution provider {provider!r}; known are {', '.join(PROVIDERS)}")
-    return provider
-
-
-def _load_graph(data: bytes, provider: str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # ONNX Runtime counts the machine's cores, not those this process may use, and by default its
-    # idle threads spin, which on a small server takes the core another request needs.
-    options.intra_op_num_threads = _usable_cores()
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # a fallback is reported here, once and in our words
-    here = onnxruntime.get_available_providers()
-    providers = [PROVIDERS[name] for name in dict.fromkeys((provider, "cpu"))]
-    try:
-        return onnxruntime.InferenceSession(
-            data, options, providers=[entry for entry in providers if entry[0] in here]
-        )
-    except _RUNTIME_ERRORS as error:
-        raise BundleError(f"ONNX Runtime cannot load {GRAPH}: {error}") from error
-
-
-def _check_graph(
-    session: onnxruntime.InferenceSession,
-    inputs: Sequence[ArraySpec],
-    outputs: Sequence[ArraySpec],
-) -> None:
-    """Refuse a graph whose inputs or outputs aren't the manifest's.
-
-    Axes with a fixed length must have it; the name of a free axis is the manifest's own affair.
-    """
-    for kind, nodes, specs in (
-        ("input", session.get_inputs(), inputs),
-        ("output", session.get_outputs(), outputs),
-    ):
-        found = {
-            node.name: (node.type, tuple(a if isinstance(a, int) else None for a in node.shape))
-            for node in nodes
-        }
-        declared = {
-            spec.name: (
-                DTYPES[spec.dtype],
-                tuple(a if isinstance(a, int) else None for a in spec.axes),
-            )
-            for spec in specs
-        }
-        for name in sorted(found.keys() | declared.keys()):
-            if found.get(name) != declared.get(name):
-                raise BundleError(
-                    f"{kind} {name!r} of {GRAPH} is {found.get(name)} and the manifest says "
-                    f"{declared.get(name)}; export the bundle again"
-                )
-
-
-def _provider_in_use(session: onnxruntime.InferenceSession) -> str:
-    first = session.get_providers()[0]
-    return next((name for name, (full, _) in PROVIDERS.items() if full == first), first)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -18,6 +18,7 @@ from medfuse.data.dicom import choose_frames, decode_frame
 from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
 from medfuse.headings import section_of
+from medfuse.overlay import escape_text
 from medfuse.types import MODALITIES
 from medfuse_serving.answer import Answer, TaskAnswer, format_probability, format_value
 
@@ -71,7 +72,7 @@ def render_frames(images: Sequence[bytes], settings: PrepareSettings) -> tuple[F
 
 def frame_html(frame: Frame) -> str:
     """Show one frame, fitted to the page, with a switch to its native size."""
-    source = _data("image/png", frame.png)
+    source = data_url("image/png", frame.png)
     return (
         '<figure class="mf-frame"><input type="checkbox" id="mf-native">'
         f'<div class="mf-screen"><img alt="Image of the study" src="{source}"></div>'
@@ -98,9 +99,9 @@ def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
         read = (not included or names & included) and not names & excluded
         parts.append(
             f'<section class="mf-section{"" if read else " mf-unread"}">'
-            f"<h4>{_text(' and '.join(section.names).capitalize())}"
+            f"<h4>{escape_text(' and '.join(section.names).capitalize())}"
             f"{'' if read else '<span>not read by the model</span>'}</h4>"
-            f"<p>{_text(body)}</p></section>"
+            f"<p>{escape_text(body)}</p></section>"
         )
     return f'<div class="mf-note">{"".join(parts)}</div>'
 
@@ -112,12 +113,14 @@ def voice_html(data: bytes, limits: Limits) -> str:
         InputError: It can't be decoded.
     """
     recording = decode_voice(data, limits)
-    source = _data("audio/wav", _to_wav(recording))
+    return f'<div class="mf-voice">{_outline(recording.waveform)}{player_html(recording)}</div>'
+
+
+def player_html(recording: Recording) -> str:
+    """Play a recording as the model hears it."""
+    source = data_url("audio/wav", _to_wav(recording))
     caption = f"{recording.duration_s:.1f} s, at {SAMPLE_RATE // 1000} kHz as the model hears it"
-    return (
-        f'<div class="mf-voice">{_outline(recording.waveform)}'
-        f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p></div>'
-    )
+    return f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p>'
 
 
 def answer_html(answer: Answer) -> str:
@@ -128,7 +131,7 @@ def answer_html(answer: Answer) -> str:
         for m in MODALITIES
     )
     remarks = "".join(
-        f"<li><b>{remark.modality.capitalize()}.</b> {_text(remark.message)}</li>"
+        f"<li><b>{remark.modality.capitalize()}.</b> {escape_text(remark.message)}</li>"
         for remark in answer.remarks
     )
     return (
@@ -141,28 +144,31 @@ def answer_html(answer: Answer) -> str:
 
 def problem_html(message: str) -> str:
     """Show why something can't be used."""
-    return f'<div class="mf-problem" role="alert"><b>Cannot be used.</b> {_text(message)}</div>'
+    return (
+        f'<div class="mf-problem" role="alert"><b>Cannot be used.</b> {escape_text(message)}</div>'
+    )
 
 
 def card_html(title: str, body: str) -> str:
     """Put a heading over a part of the page."""
-    return f'<section class="mf-card"><h2>{_text(title)}</h2>{body}</section>'
+    return f'<section class="mf-card"><h2>{escape_text(title)}</h2>{body}</section>'
 
 
 def empty_html(message: str) -> str:
     """Say what will stand in an empty place."""
-    return f'<p class="mf-empty">{_text(message)}</p>'
+    return f'<p class="mf-empty">{escape_text(message)}</p>'
 
 
 def header_html() -> str:
     """Name the page, with the notice."""
-    return f'<header class="mf-header"><h1>medfuse</h1><p role="note">{_text(NOTICE)}</p></header>'
+    notice = f'<p role="note">{escape_text(NOTICE)}</p>'
+    return f'<header class="mf-header"><h1>medfuse</h1>{notice}</header>'
 
 
 def _task_html(task: TaskAnswer) -> str:
-    title = f"<h3>{_text(task.name.replace('_', ' ').capitalize())}</h3>"
+    title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
     if task.kind is TaskKind.REGRESSION:
-        return f'{title}<p class="mf-value">{_text(format_value(task))}</p>'
+        return f'{title}<p class="mf-value">{escape_text(format_value(task))}</p>'
     rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
     return (
         f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}</p>'
@@ -178,8 +184,9 @@ def _unit_of(task: TaskAnswer) -> str:
 
 
 def _bar_html(name: str, probability: float) -> str:
+    name = escape_text(name.replace("_", " "))
     return (
-        f'<div class="mf-bar" role="row"><span role="cell">{_text(name.replace("_", " "))}</span>'
+        f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
         f'<span class="mf-track" aria-hidden="true"><i style="width:{100 * probability:.2f}%"></i>'
         f'</span><b role="cell">{escape(format_probability(probability))}</b></div>'
     )
@@ -203,13 +210,6 @@ def _to_wav(recording: Recording) -> bytes:
     return wav.getvalue()
 
 
-def _data(media_type: str, data: bytes) -> str:
+def data_url(media_type: str, data: bytes) -> str:
+    """Write data as a URL that holds it."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _text(text: str) -> str:
-    """Escape text for HTML, and the signs that Gradio's own templates read."""
-    return "".join(_TEMPLATE_SIGNS.get(c, c) for c in escape(text))
-
-
-_TEMPLATE_SIGNS = {c: f"&#{ord(c)};" for c in "${}`\\"}

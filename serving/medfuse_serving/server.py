@@ -11,15 +11,26 @@ import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
 
+from medfuse.data.studies import StudyFiles, find_studies
 from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
 from medfuse_serving.page import mount_page
 from medfuse_serving.predictor import Predictor
-from medfuse_serving.studies import StudyFiles, find_studies
 
 
-def build_app(predictor: Predictor, examples: tuple[StudyFiles, ...], upload_bytes: int) -> FastAPI:
-    """Put the page and the HTTP door into one app."""
-    return mount_page(build_api(predictor, upload_bytes), predictor, examples)
+def build_app(
+    predictor: Predictor,
+    examples: tuple[StudyFiles, ...],
+    upload_bytes: int,
+    background: Path | None = None,
+) -> FastAPI:
+    """Put the page and the HTTP door into one app.
+
+    Raises:
+        InputError: The background's folder has no studies.
+    """
+    explainer = Explainer(predictor, background)
+    return mount_page(build_api(explainer, upload_bytes), explainer, examples)
 
 
 def run_server(
@@ -28,6 +39,7 @@ def run_server(
     host: str,
     port: int,
     examples: Path | None,
+    background: Path | None,
     upload_bytes: int,
     provider: str | None,
     strict: bool,
@@ -36,7 +48,7 @@ def run_server(
 
     Raises:
         BundleError: The bundle or this machine isn't fit to answer.
-        InputError: The examples' folder has no studies.
+        InputError: The folder of the examples or of the background has no studies.
     """
     found = find_studies(examples) if examples else ()
     predictor = Predictor(bundle, provider, strict)
@@ -48,7 +60,7 @@ def run_server(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(predictor, found, upload_bytes)
+        app = build_app(predictor, found, upload_bytes, background)
         Console(highlight=False, soft_wrap=True).print(
             f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "
             f"(documentation at /docs); Ctrl-C stops it"

@@ -15,6 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 BUNDLE = Path(os.environ["MEDFUSE_TEST_BUNDLE"])
@@ -110,6 +111,20 @@ def test_predict_answers_from_a_note_alone() -> None:
     answer = json.loads(done.stdout)
     assert answer["used"] == ["note"]
     assert probabilities(answer) == pytest.approx(golden_probabilities("note"), abs=1e-4)
+
+
+def test_explain_writes_the_maps_of_all_three_modalities(tmp_path: Path) -> None:
+    images, note, voice = golden_files()
+    dicom = [part for path in images for part in ("--dicom", str(path))]
+    target = json.loads((GOLDEN / "answer.json").read_text(encoding="utf-8"))["targets"][0]
+    given = (*dicom, "--note", str(note), "--voice", str(voice))
+    quick = ("--steps", "2", "--most-steps", "2", "--no-withhold")
+    out = tmp_path / "explanation"
+    done = medfuse("explain", str(BUNDLE), "--target", target, *given, *quick, "--out", str(out))
+    assert done.returncode in (0, 3), done.stderr  # 3: its checks failed, as two points may
+    with np.load(next(out.glob("*.npz"))) as arrays:
+        for modality in ("image", "note", "voice"):
+            assert arrays[modality].any(), modality
 
 
 def test_a_file_that_is_no_dicom_is_one_line_on_stderr(tmp_path: Path) -> None:

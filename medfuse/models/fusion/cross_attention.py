@@ -4,38 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from medfuse.models.tokens import Tokens, hide
+from medfuse.models.attention import Attention
+from medfuse.models.tokens import Tokens, perceptron
 from medfuse.types import MODALITIES, Modality
-
-
-class Attention(nn.Module):
-    """Multi-head attention from queries to keys (Vaswani et al. 2017), in plain matrix products."""
-
-    def __init__(self, width: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(
-        self,
-        queries: Float[Tensor, "b q d"],
-        keys: Float[Tensor, "b n d"],
-        mask: Bool[Tensor, "b n"],
-    ) -> Float[Tensor, "b q d"]:
-        """Read the real keys."""
-        q, k, v = (self._split(x) for x in (self.query(queries), self.key(keys), self.value(keys)))
-        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
-        weights = hide(scores, mask[:, None, None, :]).softmax(dim=3)
-        read = (weights @ v).transpose(1, 2).flatten(2)
-        out: Tensor = self.out(read)
-        return out
-
-    def _split(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n e"]:
-        b, n, d = x.shape
-        return x.reshape(b, n, self.heads, d // self.heads).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -46,12 +17,7 @@ class Layer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.read = Attention(width)
         self.mix = Attention(width)
-        self.think = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * width, width),
-        )
+        self.think = perceptron(width, width, dropout)
 
     def forward(
         self,

@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from medfuse.models.tokens import Tokens, hide
+from medfuse.models.fusion.pooled import apply_each, gather, joint_length
+from medfuse.models.tokens import Tokens, hide, perceptron
 from medfuse.types import MODALITIES, Modality
 
 
@@ -18,27 +19,18 @@ class GatedFusion(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        joint = len(MODALITIES) * (width + 1)
+        joint = joint_length(width)
         self.values = nn.ModuleList(nn.Linear(width, width) for _ in MODALITIES)
         self.gate = nn.Linear(joint, len(MODALITIES))
-        self.interaction = nn.Sequential(
-            nn.Linear(joint, 2 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * width, width),
-        )
+        self.interaction = perceptron(joint, width, dropout)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, encoded: dict[Modality, Tokens]) -> Float[Tensor, "b d"]:
         """Fuse whatever modalities are present."""
-        pooled = [encoded[m].pooled for m in MODALITIES]
-        present = torch.stack([encoded[m].mask.any(dim=1) for m in MODALITIES], dim=1)
-        joint = torch.cat([*pooled, present.to(pooled[0].dtype)], dim=1)
-        values = torch.stack(
-            [torch.tanh(layer(p)) for layer, p in zip(self.values, pooled, strict=True)], dim=1
-        )
-        average = (self.gates(joint, present)[:, :, None] * values).sum(dim=1)
-        fused: Tensor = self.norm(average + self.interaction(joint))
+        study = gather(encoded)
+        values = torch.tanh(apply_each(self.values, study.embeddings))
+        average = (self.gates(study.joint, study.present)[:, :, None] * values).sum(dim=1)
+        fused: Tensor = self.norm(average + self.interaction(study.joint))
         return fused
 
     def gates(

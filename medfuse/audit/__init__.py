@@ -1,0 +1,1 @@
+"""Explanations against known truth: a bundle in, figures of how far its maps can be trusted out."""

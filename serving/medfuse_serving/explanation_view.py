@@ -1,0 +1,343 @@
+"""An explanation in, HTML for the page out; readable without colour, every text escaped."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from medfuse.attribution.record import BandRecord, ExplanationRecord, to_record
+from medfuse.attribution.scale import DisplayScale, Scales, find_scale
+from medfuse.config import PrepareSettings
+from medfuse.data.voice import decode_voice
+from medfuse.overlay import (
+    APART,
+    MINUS,
+    Layer,
+    Scale,
+    escape_text,
+    format_signed,
+    lay_frame,
+    lay_voice,
+    map_legend,
+    mel_centres_hz,
+    note_legend,
+    sum_words,
+    words_html,
+)
+from medfuse.types import Modality, Prepared
+from medfuse_serving import rendering
+from medfuse_serving.explainer import Explained
+from medfuse_serving.rendering import Frame
+
+METHOD_NAMES = {
+    "integrated_gradients": "Integrated gradients",
+    "grad_cam": "Grad-CAM (image alone)",
+    "gradients": "Gradients",
+    "smooth_gradients": "Smoothed gradients",
+    "occlusion": "Occlusion",
+}
+BASELINE_NAMES = {
+    "none": "no baseline",
+    "absent": "the modality taken away",
+    "blank": "blank: a black image, masked words, silence",
+    "padding": "padding: a black image, empty words, silence",
+    "blurred": "blurred: the image and the recording blurred, masked words",
+    "mean": "mean: the training studies' average",
+    "marginal": "marginal: other studies in its place",
+}
+
+PLOT = (50.0, 6.0, 342.0, 180.0)
+"""Left, top, width and height of the spectrogram in its drawing, 400 wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An explanation with all that its pictures are drawn from.
+
+    Attributes:
+        prepared: The study as the model saw it.
+        record: What is said of it.
+        values: The maps; none where they are withheld.
+        scale: Of the pictures.
+    """
+
+    prepared: Prepared
+    record: ExplanationRecord
+    values: Mapping[Modality, Float[np.ndarray, "..."]]
+    scale: DisplayScale
+
+
+def make_view(explained: Explained, prepare: PrepareSettings, scales: Scales) -> View:
+    """Take up an explanation; the maps of a failed badge are left out."""
+    explanation = explained.explanation
+    attribution = explanation.attribution
+    scale = find_scale(scales, attribution.method, attribution.target, prepare)
+    withheld = not explanation.badge.passed
+    record = to_record(explained.prepared, explanation, prepare, scale, {}, (), withheld=withheld)
+    return View(explained.prepared, record, {} if withheld else attribution.values, scale)
+
+
+def progress_html(share: float) -> str:
+    """Say how far the explanation is."""
+    percent = int(100 * share)
+    return (
+        f'<div class="mf-progress" role="status"><progress max="100" value="{percent}"></progress> '
+        f"Explaining: {percent} %</div>"
+    )
+
+
+def summary_html(record: ExplanationRecord) -> str:
+    """Show the badge with its checks, each modality's share, and how it was computed."""
+    finding = record.target.rpartition(".")[2].replace("_", " ")
+    maps = "" if record.withheld else " mf-mapped"
+    return (
+        f'<div class="mf-answer mf-explanation{maps}"><h3>Why {escape_text(finding)}?</h3>'
+        f"{_badge_html(record)}"
+        f'<div class="mf-halves"><div>{_shares_html(record)}</div>'
+        f"<div>{_interactions_html(record)}</div></div>{_facts_html(record)}</div>"
+    )
+
+
+def image_html(view: View, frame: Frame, number: int) -> str:
+    """Show a frame, counted from 0, under its map; nothing where there is no map."""
+    if Modality.IMAGE not in view.values:
+        return ""
+    assert view.prepared.image is not None
+    geometry = view.prepared.image.geometry[number]
+    scale = view.scale.parts[Modality.IMAGE]
+    layer = lay_frame(view.values[Modality.IMAGE][number], geometry, scale)
+    rows, columns = geometry.rows, geometry.columns
+    box = (0.0, 0.0, float(columns), float(rows))
+    marks = _marks(layer, box, size=max(rows, columns) / 30)
+    body = (
+        '<figure class="mf-frame mf-map"><input type="checkbox" id="mf-native-map">'
+        '<div class="mf-screen"><div class="mf-stack">'
+        f'<img alt="Image of the study" src="{rendering.data_url("image/png", frame.png)}">'
+        f'<img alt="What spoke for and against, over the image" class="mf-overlay" '
+        f'src="{_picture(layer.colours)}">'
+        f'<svg class="mf-overlay" viewBox="0 0 {columns} {rows}" role="img" '
+        f'aria-label="Outlined areas and their numbers">{marks}</svg></div></div>'
+        f'<figcaption><label for="mf-native-map">Native size</label> {escape_text(frame.caption)}. '
+        f"8-bit grey for display, not for diagnosis.{_attention_html(view, number)}"
+        f"{_legend_html(scale)}</figcaption></figure>"
+    )
+    return rendering.card_html("Image: what spoke for and against", body)
+
+
+def _attention_html(view: View, number: int) -> str:
+    """Say how much of the model's attention a frame has, where it has to share it."""
+    shares = view.record.frame_attention
+    if len(shares) < 2:
+        return ""
+    return f" The model gives this frame {shares[number]:.0%} of its attention to the image."
+
+
+def note_html(view: View) -> str:
+    """Show the note with each word's number; nothing where there is no map."""
+    if Modality.NOTE not in view.values:
+        return ""
+    assert view.prepared.note is not None
+    text, spans = view.prepared.note.text, view.prepared.note.spans
+    scale = view.scale.parts[Modality.NOTE]
+    words = words_html(text, sum_words(text, spans, view.values[Modality.NOTE]), scale)
+    body = (
+        f'<div class="mf-note mf-map"><p class="mf-words" tabindex="0">{words}</p>'
+        f'<p class="mf-caption mf-overlay">{escape_text(note_legend(scale))}</p></div>'
+    )
+    return rendering.card_html("Note: what spoke for and against", body)
+
+
+def voice_html(view: View, data: bytes, prepare: PrepareSettings) -> str:
+    """Show the spectrogram under its map with a player; nothing where there is no map.
+
+    Args:
+        view: The explanation.
+        data: The recording as it was sent.
+        prepare: The model's.
+    """
+    if Modality.VOICE not in view.values:
+        return ""
+    scale = view.scale.parts[Modality.VOICE]
+    body = (
+        f'<div class="mf-voice mf-map">{_spectrogram(view, prepare)}'
+        f"{rendering.player_html(decode_voice(data, prepare.limits))}{_legend_html(scale)}</div>"
+    )
+    return rendering.card_html("Recording: what spoke for and against", body)
+
+
+def _badge_html(record: ExplanationRecord) -> str:
+    checks = record.badge.checks
+    failed = sum(not check.passed for check in checks)
+    if record.withheld:
+        title = (
+            f"\N{BALLOT X} Maps withheld: {failed} of {len(checks)} checks failed, so the maps "
+            "could mislead"
+        )
+    else:
+        title = f"\N{CHECK MARK} Reliable: all {len(checks)} checks passed"
+    rows = "".join(
+        f"<li><b>{'passed' if check.passed else 'FAILED'}: {escape_text(check.name)}.</b> "
+        f"{escape_text(check.message)}</li>"
+        for check in checks
+    )
+    kind = "mf-failed" if record.withheld else "mf-passed"
+    return f'<div class="mf-badge {kind}"><p>{title}</p><ul>{rows}</ul></div>'
+
+
+def _shares_html(record: ExplanationRecord) -> str:
+    numbers = [*record.shares.shares.values(), *record.shares.interactions.values()]
+    numbers += [end for band in record.band.values() for end in (band.lowest, band.highest)]
+    full = max(map(abs, numbers), default=0.0) or 1.0
+    rows = "".join(
+        _signed_bar(modality.capitalize(), value, full, record.band.get(modality))
+        for modality, value in record.shares.shares.items()
+    )
+    none, every = record.shares.outputs["none"], list(record.shares.outputs.values())[-1]
+    band = (
+        " The thin line and the numbers in brackets: lowest and highest over "
+        f"{len(record.shares_by_baseline) + 1} baselines."
+        if record.band
+        else ""
+    )
+    return (
+        "<h4>What each modality contributed, in logits</h4>"
+        f'<div class="mf-bars mf-signed" role="table" aria-label="Shares">{rows}</div>'
+        f'<p class="mf-legend">Shapley shares against '
+        f"{escape_text(BASELINE_NAMES.get(record.shares.baseline, record.shares.baseline))}. "
+        f"Without any {format_signed(none)}, with all "
+        f"{format_signed(every)}; the shares add up to the difference."
+        f"{band}</p>"
+    )
+
+
+def _interactions_html(record: ExplanationRecord) -> str:
+    pairs = record.shares.interactions
+    if not pairs:
+        return ""
+    full = max(map(abs, (*record.shares.shares.values(), *pairs.values()))) or 1.0
+    rows = "".join(
+        _signed_bar(name.replace("+", " with ").capitalize(), value, full)
+        for name, value in pairs.items()
+    )
+    return (
+        "<h4>What pairs said beyond each by itself</h4>"
+        f'<div class="mf-bars mf-signed" role="table" aria-label="Interactions">{rows}</div>'
+        f'<p class="mf-legend">+ they strengthen each other; {MINUS} they say the same.</p>'
+    )
+
+
+def _facts_html(record: ExplanationRecord) -> str:
+    baseline = BASELINE_NAMES.get(record.baseline, record.baseline)
+    facts = {
+        "Method": METHOD_NAMES.get(record.method, record.method),
+        "Measured against": baseline,
+        "Output": f"{format_signed(record.output)} logits",
+    }
+    if record.baseline_output is not None:
+        facts["Output of the baseline"] = f"{format_signed(record.baseline_output)} logits"
+    if record.completeness_gap is not None:
+        facts["Completeness gap"] = f"{100 * record.completeness_gap:.2f} %"
+    if record.steps is not None:
+        facts["Steps"] = str(record.steps)
+    rows = "".join(
+        f"<div><dt>{name}</dt><dd>{escape_text(value)}</dd></div>" for name, value in facts.items()
+    )
+    return f'<dl class="mf-facts">{rows}</dl>'
+
+
+def _signed_bar(name: str, value: float, full: float, band: BandRecord | None = None) -> str:
+    """Draw a bar to the right of the middle for a number above 0, to the left below."""
+    side = "mf-for" if value > 0 else "mf-against"
+    width = 50 * abs(value) / full
+    left = 50 if value > 0 else 50 - width
+    bar = f'<i class="{side}" style="left:{left:.2f}%;width:{width:.2f}%"></i>'
+    number = format_signed(value)
+    if band is not None:
+        start, end = (50 + 50 * edge / full for edge in (band.lowest, band.highest))
+        bar += f'<em style="left:{start:.2f}%;width:{end - start:.2f}%"></em>'
+        lowest, highest = format_signed(band.lowest), format_signed(band.highest)
+        number += f" <small>[{lowest}, {highest}]</small>"
+    return (
+        f'<div class="mf-bar" role="row"><span role="cell">{escape_text(name)}</span>'
+        f'<span class="mf-track" aria-hidden="true">{bar}</span><b role="cell">{number}</b></div>'
+    )
+
+
+def _legend_html(scale: Scale) -> str:
+    return (
+        f'<div class="mf-ramp mf-overlay" aria-hidden="true"><span>{MINUS}{scale.full:.2g}</span>'
+        f"<i></i><span>+{scale.full:.2g}</span></div>"
+        f'<p class="mf-overlay">{escape_text(map_legend(scale))}</p>'
+    )
+
+
+def _marks(layer: Layer, box: tuple[float, float, float, float], size: float) -> str:
+    """Draw a layer's outlines and numbers.
+
+    Args:
+        layer: Over a picture.
+        box: Left, top, width and height of the picture in the drawing.
+        size: Height of the numbers in the drawing.
+    """
+    left, top, width, height = box
+    rows, columns = layer.colours.shape[:2]
+    parts = []
+    for outline in layer.outlines:
+        placed = outline.points * (width / columns, height / rows) + (left, top)
+        points = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed.tolist())
+        kind = "mf-solid" if outline.positive else "mf-dashed"
+        parts.append(f'<path class="mf-case" d="M{points}Z"/><path class="{kind}" d="M{points}Z"/>')
+    for spot in layer.spots:
+        above = spot.top > APART[0] * rows  # or else there is no room
+        edge = top + height * (spot.top if above else spot.bottom) / rows
+        y = edge - 0.3 * size if above else edge + 1.1 * size
+        x = left + width * spot.column / columns
+        parts.append(
+            f'<text class="mf-number" x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}">'
+            f"{format_signed(spot.value)}</text>"
+        )
+    return "".join(parts)
+
+
+def _spectrogram(view: View, prepare: PrepareSettings) -> str:
+    """Draw the spectrogram with its map, in seconds and hertz."""
+    voice = view.prepared.voice
+    assert voice is not None
+    layer = lay_voice(view.values[Modality.VOICE], view.scale.parts[Modality.VOICE])
+    frames, bands = voice.values.shape
+    left, top, width, height = PLOT
+    low, high = float(voice.values.min()), float(voice.values.max())
+    grey = np.rint(255 * (voice.values.T[::-1] - low) / max(high - low, 1e-6)).astype(np.uint8)
+    place = f'x="{left}" y="{top}" width="{width}" height="{height}" preserveAspectRatio="none"'
+    parts = [
+        f'<image {place} href="{_picture(grey)}"/>',
+        f'<image {place} class="mf-overlay" href="{_picture(layer.colours)}"/>',
+        f'<g class="mf-overlay">{_marks(layer, PLOT, 12.0)}</g>',
+    ]
+    hz = mel_centres_hz(prepare.voice)
+    for i in np.linspace(0, bands - 1, 5).round().astype(int):
+        y = top + height * (bands - 0.5 - i) / bands
+        unit = " Hz" if i == bands - 1 else ""
+        parts.append(
+            f'<text class="mf-hertz" x="{left - 4}" y="{y + 3:.1f}">{hz[i]:.0f}{unit}</text>'
+        )
+    step = max(1, round(voice.duration_s / 6))
+    for second in range(0, int(voice.duration_s) + 1, step):
+        x = left + width * ((second - voice.start_s) / voice.step_s + 0.5) / frames
+        if left - 6 <= x <= left + width + 6:  # the first and last frame lie inside
+            y = top + height + 13
+            parts.append(f'<text class="mf-second" x="{x:.1f}" y="{y}">{second} s</text>')
+    return (
+        f'<svg class="mf-spectrogram" viewBox="0 0 400 {top + height + 18}" role="img" '
+        f'aria-label="Spectrogram in seconds and hertz">{"".join(parts)}</svg>'
+    )
+
+
+def _picture(pixels: UInt8[np.ndarray, "h w ..."]) -> str:
+    """Write pixels as a lossless PNG in a URL."""
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, format="PNG", compress_level=1)
+    return rendering.data_url("image/png", png.getvalue())

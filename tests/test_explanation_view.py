@@ -1,0 +1,191 @@
+"""The explanation's HTML: every number and sign is there without colour, and nothing unescaped."""
+
+import base64
+import html
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medfuse.attribution.scale import Scales
+from medfuse.attribution.settings import BASELINE_NAMES as BASELINES
+from medfuse.attribution.settings import METHODS, AttributionSettings
+from medfuse.overlay import OPACITY
+from medfuse.types import Badge, Check, Explanation, Modality, Study
+from medfuse_serving.answer import to_answer
+from medfuse_serving.explainer import Explained, Explainer
+from medfuse_serving.explanation_panel import choose_target
+from medfuse_serving.explanation_view import (
+    BASELINE_NAMES,
+    METHOD_NAMES,
+    View,
+    image_html,
+    make_view,
+    note_html,
+    progress_html,
+    summary_html,
+    voice_html,
+)
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.rendering import render_frames
+from tests.hand_bundle import SETTINGS, make_study
+from tests.hand_network import MIXED, HandNetwork
+
+MINUS = "\N{MINUS SIGN}"
+QUICK = AttributionSettings(steps=2, most_steps=2)
+STUDY = replace(make_study(), note=b"FINDINGS: cough <b>and</b> ${fever}\nIMPRESSION: fever")
+
+
+@pytest.fixture(scope="module")
+def explained(hand_bundle: Path) -> Explained:
+    explainer = Explainer(Predictor(hand_bundle), None, HandNetwork(MIXED))
+    return explainer.explain(STUDY, "findings.brightness", QUICK, band=True)
+
+
+@pytest.fixture(scope="module")
+def view(explained: Explained) -> View:
+    return make_view(explained, SETTINGS, Scales())
+
+
+def look_again(explained: Explained, explanation: Explanation) -> View:
+    return make_view(replace(explained, explanation=explanation), SETTINGS, Scales())
+
+
+def visible(text: str) -> str:
+    """What a reader sees of HTML, colour aside."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def pictures(text: str) -> list[np.ndarray]:
+    found = re.findall(r'(?:src|href)="data:image/png;base64,([^"]+)"', text)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+def test_the_summary_has_every_share_with_its_sign_and_its_band(view: View) -> None:
+    seen = visible(summary_html(view.record))
+    for modality, value in view.record.shares.shares.items():
+        band = view.record.band[modality]
+        sign = "+" if value > 0 else MINUS
+        assert f"{modality.capitalize()} {sign}{abs(value):.2f} [" in seen
+        assert band.lowest <= value <= band.highest
+    assert "Reliable: all 4 checks passed" in seen
+    for check in view.record.badge.checks:
+        assert f"passed: {check.name}. {check.message}" in seen
+    for text in ("Integrated gradients", "blank: a black image", "Steps 2", "over 4 baselines"):
+        assert text in seen
+
+
+def test_a_bar_s_side_is_its_sign_and_its_length_its_share(view: View) -> None:
+    shares = view.record.shares.model_copy(
+        update={"shares": {Modality.IMAGE: 2.0, Modality.NOTE: -1.0}, "interactions": {}}
+    )
+    record = view.record.model_copy(update={"shares": shares, "band": {}})
+    bars = re.findall(
+        r'<i class="(mf-\w+)" style="left:(.*?)%;width:(.*?)%">', summary_html(record)
+    )
+    assert bars == [("mf-for", "50.00", "50.00"), ("mf-against", "25.00", "25.00")]
+
+
+def test_a_failed_badge_shows_why_and_no_map(explained: Explained, view: View) -> None:
+    failed = Check("agreement", 0.1, 0.3, False, "The families disagree.")
+    badge = Badge((*explained.explanation.badge.checks[:3], failed))
+    withheld = look_again(explained, replace(explained.explanation, badge=badge))
+    text = summary_html(withheld.record)
+    assert "Maps withheld: 1 of 4 checks failed" in visible(text)
+    assert "FAILED: agreement. The families disagree." in visible(text)
+    assert "mf-mapped" not in text
+    assert "mf-mapped" in summary_html(view.record)
+    (frame,) = render_frames(STUDY.images, SETTINGS)
+    assert image_html(withheld, frame, 0) == ""
+    assert note_html(withheld) == voice_html(withheld, STUDY.voice or b"", SETTINGS) == ""
+
+
+def test_the_map_lies_over_the_frame_s_own_pixels(view: View) -> None:
+    (frame,) = render_frames(STUDY.images, SETTINGS)
+    text = image_html(view, frame, 0)
+    base, overlay = pictures(text)
+    assert base.shape == (48, 64)
+    assert overlay.shape == (48, 64, 4)
+    # The brighter the ramp, the more it says.
+    opacity = overlay[24, :, 3].astype(int)
+    assert (np.diff(opacity[4:-8]) >= 0).all()
+    assert opacity.max() <= round(255 * OPACITY)
+    scale = view.scale.parts[Modality.IMAGE]
+    assert f"Colour is full from {scale.full:.2g} logits per pixel" in visible(text)
+
+
+def test_an_outlined_area_has_its_number_and_its_kind_of_line(
+    explained: Explained, view: View
+) -> None:
+    attribution = explained.explanation.attribution
+    full = view.scale.parts[Modality.IMAGE].full
+    values = np.zeros_like(attribution.values[Modality.IMAGE])
+    values[0, 8:24, 2:12], values[0, 8:24, 20:30] = full, -full
+    own = replace(attribution, values={Modality.IMAGE: values})
+    marked = look_again(explained, replace(explained.explanation, attribution=own))
+    (frame,) = render_frames(STUDY.images, SETTINGS)
+    text = image_html(marked, frame, 0)
+    assert len(re.findall(r'<path class="mf-solid"', text)) == 1
+    assert len(re.findall(r'<path class="mf-dashed"', text)) == 1
+    numbers = re.findall(r'<text class="mf-number" x="(.*?)" [^>]*>(.*?)</text>', text)
+    at = {number[0]: float(x) for x, number in numbers}
+    assert set(at) == {"+", MINUS}
+    assert at["+"] < 32 < at[MINUS]
+    assert note_html(marked) == voice_html(marked, STUDY.voice or b"", SETTINGS) == ""
+
+
+def test_a_note_cannot_write_html_or_templates(view: View) -> None:
+    text = note_html(view)
+    assert "<b>" not in text
+    assert not set("${}`") & set(re.sub(r"<[^>]*>", "", text))
+    (body,) = re.findall(r'<p class="mf-words"[^>]*>(.*?)</p>', text, re.DOTALL)
+    written = re.sub(r"<small>.*?</small>|<[^>]*>", "", body)
+    assert html.unescape(written).encode() == STUDY.note
+
+
+def test_a_recording_is_shown_in_seconds_and_hertz_with_its_player(view: View) -> None:
+    text = voice_html(view, STUDY.voice or b"", SETTINGS)
+    grey, overlay = pictures(text)
+    assert grey.shape == overlay.shape[:2] == (64, 98)
+    assert grey.max() == 255
+    tone = grey.shape[0] - 1 - int(grey[:, 50].argmax())
+    assert tone == int(view.prepared.voice.values[50].argmax())  # type: ignore[union-attr]
+    seen = visible(text)
+    assert " Hz" in seen
+    assert "0 s" in seen
+    assert "1 s" in seen
+    assert "<audio controls" in text
+
+
+def test_progress_is_a_number_for_those_who_do_not_see_the_bar() -> None:
+    text = progress_html(0.456)
+    assert 'role="status"' in text
+    assert "45 %" in visible(text)
+
+
+def test_every_method_and_baseline_has_a_name_for_the_reader() -> None:
+    assert set(METHOD_NAMES) == set(METHODS)
+    assert set(BASELINE_NAMES) == {*BASELINES, "none", "absent"}
+
+
+def test_the_most_probable_finding_is_offered_first(hand_bundle: Path) -> None:
+    (prediction,) = Predictor(hand_bundle).predict([Study(note=b"cough " * 30)])
+    answer = to_answer(prediction)
+    assert choose_target(answer) == "findings.wordiness"
+    assert choose_target(answer.model_copy(update={"tasks": answer.tasks[1:]})) is None
+
+
+def test_a_frame_of_several_says_how_much_of_the_attention_it_has(
+    explained: Explained, view: View
+) -> None:
+    (frame,) = render_frames(STUDY.images, SETTINGS)
+    assert view.record.frame_attention == (1.0,)  # the only one
+    assert "attention" not in visible(image_html(view, frame, 0))
+    shared = replace(explained.explanation, frame_attention=(0.38, 0.62))
+    assert "gives this frame 38% of its attention" in visible(
+        image_html(look_again(explained, shared), frame, 0)
+    )
