@@ -27,6 +27,8 @@ class VoiceLayer(nn.Module):
         self, x: Float[Tensor, "b c t f"], mask: Bool[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b d u g"], Bool[Tensor, "b u"]]:
         """Halve time (rounding up); an output is real when the frame at its centre is."""
+        if self.training:  # the norm then reads what the convolution wrote: a fifth faster
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.conv(x)
         x = functional.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         # Every second frame, counted by the output: mask[:, ::2] is as long, but an exporter with
