@@ -280,6 +280,16 @@ CASES: list[Case] = [
         lambda x: x[:, 1:3, -3:3],
         {},
     ),
+    *[
+        (
+            "Slice",
+            MAPS,
+            {"s": ints(*starts), "e": ints(9, 9), "a": ints(2, -1), "t": ints(2, 3)},
+            lambda x, starts=starts: x[:, :, starts[0] :: 2, starts[1] :: 3],
+            {},
+        )
+        for starts in ((0, 1), (1, 0), (1, -2))  # the last step ends on the edge or past it
+    ],
     ("Softmax", X, {}, lambda x: x.softmax(1), {"axis": 1}),
     ("Softplus", X, {}, functional.softplus, {}),
     ("Sqrt", POSITIVE, {}, torch.sqrt, {}),
@@ -454,3 +464,10 @@ def test_any_convolution_is_the_adjoint_of_its_gradient(
     found = differentiate(model, {"x": x, "weights": weights})
     left, right = float((y * weights).sum()), float((x * found["x"]).sum())
     assert math.isclose(left, right, rel_tol=1e-4, abs_tol=1e-3)
+
+
+def test_a_slice_that_goes_backwards_is_refused() -> None:
+    fixed = {"s": ints(3), "e": ints(0), "a": ints(2), "t": ints(-1)}
+    model = make_model("Slice", X, fixed, (2, 3, 3))
+    with pytest.raises(ExportError, match="gradient of Slice is known for steps forwards alone"):
+        add_gradients(model, "y", "weights", {"x": "x_gradient"})

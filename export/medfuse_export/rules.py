@@ -321,24 +321,44 @@ def _reduce_mean(tape: Tape, node: NodeProto, g: str) -> str:
 
 
 def _slice(tape: Tape, node: NodeProto, g: str) -> str:
-    """Put zeros back where something was cut off."""
+    """Put zeros back where something was cut off or passed over."""
     x, n = node.input[0], tape.rank(node.input[0])
     starts = tape.fixed(node, 1).tolist()
     given = len(node.input) > 3 and node.input[3]
     axes = tape.fixed(node, 3).tolist() if given else list(range(len(starts)))
-    if len(node.input) > 4 and set(tape.fixed(node, 4).tolist()) != {1}:
-        raise ExportError("the gradient of Slice is known for steps of 1 alone")
+    steps = tape.fixed(node, 4).tolist() if len(node.input) > 4 else [1] * len(starts)
+    if min(steps) < 1:
+        raise ExportError("the gradient of Slice is known for steps forwards alone")
     before, after = [tape.ints(0)] * n, [tape.ints(0)] * n
-    for start, axis in zip(starts, axes, strict=True):
+    for start, axis, step in zip(starts, axes, steps, strict=True):
+        g = _spread(tape, g, axis % n, step)
         whole, left = tape.length_of(x, axis), tape.length_of(g, axis)
         first = tape.ints(start)
         if start < 0:
             first = tape.emit("Add", [whole, first], [1], of_ints=True)
         before[axis] = first
         cut = tape.emit("Sub", [whole, left], [1], of_ints=True)
+        # Below zero where the last step led past the end: its zeros are taken off again.
         after[axis] = tape.emit("Sub", [cut, first], [1], of_ints=True)
     pads = tape.emit("Concat", [*before, *after], [2 * n], of_ints=True, axis=0)
     return tape.emit("Pad", [g, pads, tape.floats(0.0)], tape.shape(x))
+
+
+def _spread(tape: Tape, g: str, axis: int, step: int) -> str:
+    """Put zeros after each entry along an axis, so that it takes as many places as a step."""
+    if step == 1:
+        return g
+    n, shape = tape.rank(g), list(tape.shape(g))
+    length = shape[axis]
+    last = [i for i in range(n) if i != axis] + [axis]
+    moved = tape.transpose(g, last)
+    rows = [*(shape[i] for i in last), 1]
+    parts = tape.emit("Unsqueeze", [moved, tape.ints(n)], rows)
+    pads = tape.ints(*[0] * (2 * n + 1), step - 1)
+    parts = tape.emit("Pad", [parts, pads, tape.floats(0.0)], [*rows[:-1], step])
+    rows[-2:] = [length * step if isinstance(length, int) else f"({length}) * {step}"]
+    joined = tape.emit("Reshape", [parts, tape.ints(*[0] * (n - 1), -1)], rows)
+    return tape.transpose(joined, [last.index(i) for i in range(n)])
 
 
 def _pad(tape: Tape, node: NodeProto, g: str) -> str:
