@@ -1,0 +1,156 @@
+"""Findings text: encoded modalities, a finding and the words so far in, the next word out."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from medfuse.models.attention import Attention, place_waves
+from medfuse.models.tokens import Tokens, hide, perceptron
+from medfuse.types import MODALITIES, Modality
+
+DEPTH = 2
+"""Layers in which words read the words before them: one before the study is read, one after."""
+
+
+class Memory(NamedTuple):
+    """All tokens of a study in a row: image cells, word pieces, moments of the voice."""
+
+    tokens: Float[Tensor, "b n d"]
+    mask: Bool[Tensor, "b n"]
+
+
+class Written(NamedTuple):
+    """What comes after each word, and where in the study each was read from.
+
+    Attributes:
+        logits: Of every word of the vocabulary, to stand next.
+        attention: The share of the reading that each token got, averaged over heads; what is
+            missing to 1 went to nothing at all.
+    """
+
+    logits: Float[Tensor, "r l v"]
+    attention: Float[Tensor, "r l n"]
+
+
+class WordLayer(nn.Module):
+    """Words read the words before them, then each thinks: two pre-norm residual steps."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.read = CausalAttention(width)
+        self.think = perceptron(width, width, dropout)
+
+    def forward(self, words: Float[Tensor, "r l d"]) -> Float[Tensor, "r l d"]:
+        """Refine the words; none hears of those after it."""
+        x: Tensor = words + self.read(self.norms[0](words))
+        y: Tensor = self.think(self.norms[1](x))
+        return x + y
+
+
+class CausalAttention(Attention):
+    """Attention of words to themselves and those before (Vaswani et al. 2017, section 3.2.3)."""
+
+    def forward(self, words: Float[Tensor, "r l d"]) -> Float[Tensor, "r l d"]:  # type: ignore[override]
+        """Read what was said."""
+        q, k, v = (self._split(x) for x in (self.query(words), self.key(words), self.value(words)))
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        place = torch.arange(words.shape[1], device=words.device)
+        weights = hide(scores, place[:, None] >= place[None]).softmax(dim=3)
+        read = (weights @ v).transpose(1, 2).flatten(2)
+        out: Tensor = self.out(read)
+        return out
+
+
+class EvidenceAttention(Attention):
+    """Attention of words to a study, or to a learnt nothing where a word needs none of it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.nothing = nn.Parameter(torch.zeros(2, width))
+
+    def forward(  # type: ignore[override]
+        self,
+        words: Float[Tensor, "r l d"],
+        memory: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b n"],
+        study: Int64[Tensor, " r"],
+    ) -> tuple[Float[Tensor, "r l d"], Float[Tensor, "r l n"]]:
+        """Read the real tokens of each row's study; also give their shares, averaged over heads."""
+        key, value = (
+            torch.cat([nothing.expand(memory.shape[0], 1, -1), part], dim=1)
+            for nothing, part in zip(
+                self.nothing, (self.key(memory), self.value(memory)), strict=True
+            )
+        )
+        q, k, v = (self._split(x) for x in (self.query(words), key[study], value[study]))
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        seen = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)[study]
+        weights = hide(scores, seen[:, None, None]).softmax(dim=3)  # (R, heads, L, 1 + N)
+        out: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
+        return out, weights.mean(dim=1)[:, :, 1:]
+
+
+class FindingsDecoder(nn.Module):
+    """A causal transformer that writes one sentence of one finding (Vaswani et al. 2017).
+
+    It hears of the study at one place alone, so that what it read there is all the evidence that a
+    sentence rests on.
+
+    Args:
+        findings: How many findings it may be asked of.
+        words: How many words it knows.
+        width: D.
+        dropout: Between layers.
+    """
+
+    def __init__(self, findings: int, words: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.words = words
+        self.kind = nn.Parameter(0.02 * torch.randn(len(MODALITIES), width))
+        self.memory_norm = nn.LayerNorm(width)
+        self.finding = nn.Embedding(findings, width)
+        self.word = nn.Embedding(words, width)
+        self.drop = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(WordLayer(width, dropout) for _ in range(DEPTH))
+        self.read_norm = nn.LayerNorm(width)
+        self.read = EvidenceAttention(width)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, words)
+
+    def remember(self, encoded: Mapping[Modality, Tokens]) -> Memory:
+        """Lay all modalities' tokens in a row, each marked by its kind."""
+        parts = [encoded[m] for m in MODALITIES]
+        kinds = zip(parts, self.kind, strict=True)
+        tokens = torch.cat([part.tokens + kind for part, kind in kinds], dim=1)
+        mask = torch.cat([part.mask for part in parts], dim=1)
+        return Memory(torch.where(mask[..., None], self.memory_norm(tokens), 0.0), mask)
+
+    def forward(
+        self,
+        memory: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b n"],
+        study: Int64[Tensor, " r"],
+        finding: Int64[Tensor, " r"],
+        words: Int64[Tensor, "r l"],
+    ) -> Written:
+        """Say what comes next after every word of every row.
+
+        Args:
+            memory: Of each study.
+            mask: Where it is real.
+            study: Which one each row is of.
+            finding: What each row is of.
+            words: Each row's so far, the first of them `START`; padding comes after.
+        """
+        x = self.word(words) + self.finding(finding)[:, None]
+        x = self.drop(x + place_waves(x))
+        x = self.layers[0](x)
+        read, attention = self.read(self.read_norm(x), memory, mask, study)
+        x = x + self.drop(read)
+        for layer in self.layers[1:]:
+            x = layer(x)
+        return Written(self.out(self.norm(x)), attention)
