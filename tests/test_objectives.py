@@ -69,7 +69,11 @@ def make_batch(model: FusedModel, seed: int = 0, n: int = 8) -> FeatureBatch:
                 for m in MODALITIES
             },
             labels[i],
-            (Told(i % 3, None, np.array([1, 4 + i % 5, 5, 2])),) * (i % 2),
+            tuple(
+                Told(i % 3, needs, np.array([1, 4 + i % 5, 5, 2]))
+                for needs in (None, frozenset({Modality.NOTE}))
+                if i % 2
+            ),
         )
         for i in range(n)
     ]

@@ -1,10 +1,12 @@
 """The findings-text objective: a step in, how badly its studies' sentences are foretold out."""
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medfuse.models.processes import count_processes, sum_across
 from medfuse.text.vocabulary import PADDING
 from medfuse.training.dataset import SentenceBatch
 from medfuse.training.dropout import drop_modalities
@@ -32,18 +34,26 @@ class FindingsTextObjective(nn.Module):
         assert decoder is not None
         sentences = step.batch.sentences
         present = step.present.cpu().numpy()
-        kept = drop_modalities(present, self.modality_dropout, step.rng("findings_text"))
+        rng = step.shared_rng("findings_text")
+        kept = drop_modalities(present, self.modality_dropout, rng, step.share)
         chosen = [] if sentences is None else choose_sentences(sentences, present, kept)
+        words = torch.zeros(0, 2, dtype=torch.int64) if sentences is None else sentences.words
+        words = words[chosen].to(decoder.kind.device)
+        # Of all processes together, whose gradients are averaged.
+        total = sum_across((words[:, 1:] != PADDING).sum()) / count_processes()
         if sentences is None or not chosen:
             return decoder.kind.sum() * 0.0
         memory = decoder.remember(keep(step.encoded, kept))
-        words = sentences.words[chosen]
         written = decoder(
             *memory, sentences.study[chosen], sentences.finding[chosen], words[:, :-1]
         )
-        return functional.cross_entropy(
-            written.logits.flatten(0, 1), words[:, 1:].flatten(), ignore_index=PADDING
+        loss = functional.cross_entropy(
+            written.logits.flatten(0, 1),
+            words[:, 1:].flatten(),
+            ignore_index=PADDING,
+            reduction="sum",
         )
+        return loss / total
 
 
 def choose_sentences(
