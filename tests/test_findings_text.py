@@ -92,6 +92,7 @@ def test_the_loop_says_the_likeliest_word_until_the_end_of_each_sentence() -> No
     np.testing.assert_allclose(first.reading, [0.8 / 3, 0.8 / 3, 0.8 / 3, 0.0])
     np.testing.assert_allclose(second.reading, [0.8, 0.0, 0.0, 0.0])
     chance = 1 / (1 + (len(WORDS) - 4) * np.exp(-20.0))
+    assert first.lead == pytest.approx(20.0)
     assert first.likelihood == pytest.approx(chance, abs=1e-12)
     assert write_drafts(writer, memory, mask, [3]) == [None]
     assert writer.calls == 4 + MOST_WORDS + 1

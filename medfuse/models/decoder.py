@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from medfuse.models.attention import Attention, place_waves
 from medfuse.models.tokens import Tokens, hide, perceptron
+from medfuse.text.writing import Steps
 from medfuse.types import MODALITIES, Modality
 
 DEPTH = 2
@@ -33,6 +35,32 @@ class Written(NamedTuple):
 
     logits: Float[Tensor, "r l v"]
     attention: Float[Tensor, "r l n"]
+
+
+class TorchWriter:
+    """A `medfuse.text.writing.Writer` over a decoder, which is set to evaluation.
+
+    Args:
+        decoder: The decoder.
+    """
+
+    def __init__(self, decoder: "FindingsDecoder") -> None:
+        self.decoder = decoder.eval()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        memory: Float[np.ndarray, "b n d"],
+        mask: Bool[np.ndarray, "b n"],
+        study: Int64[np.ndarray, " r"],
+        finding: Int64[np.ndarray, " r"],
+        words: Int64[np.ndarray, "r l"],
+    ) -> Steps:
+        """Say what comes next after every word."""
+        device = self.decoder.kind.device
+        given = (memory, mask, study, finding, words)
+        written = self.decoder(*(torch.from_numpy(array).to(device) for array in given))
+        return Steps(*(output.cpu().numpy() for output in written))
 
 
 class WordLayer(nn.Module):

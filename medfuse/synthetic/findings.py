@@ -1,5 +1,6 @@
 """A study's truth in; the sentences that a good reader would write of its findings out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -135,6 +136,16 @@ def name_signs(text: str) -> frozenset[str]:
     return frozenset(
         sign for sign, words in SIGN_WORDS.items() if any(word in lowered for word in words)
     )
+
+
+def name_sides(text: str) -> frozenset[tuple[str, str]]:
+    """Tell on which side a sentence says each sign lies: right, left or both."""
+    found = set()
+    for sign in SIDED:
+        for words in SIGN_WORDS[sign]:
+            for match in re.finditer(rf"{words} (?:in|on) (?:the )?(right|left|both)", text, re.I):
+                found.add((sign, match[1].lower()))
+    return frozenset(found)
 
 
 def _clause(

@@ -50,11 +50,13 @@ class Draft:
         words: Without `START` and `END`.
         likelihood: The geometric mean of its words' probabilities, that of its end included.
         reading: The share of each token in what was read, averaged over the words.
+        lead: The least by which a word was ahead of the next likely one, in logits.
     """
 
     words: Int64[np.ndarray, " l"]
     likelihood: float
     reading: Float[np.ndarray, " n"]
+    lead: float
 
 
 def write_drafts(
@@ -74,30 +76,33 @@ def write_drafts(
     asked = np.array(findings, np.int64)
     study = np.zeros(rows, np.int64)
     words = np.full((rows, 1), START, np.int64)
-    total, done = np.zeros(rows), np.zeros(rows, bool)
+    total, lead, done = np.zeros(rows), np.full(rows, np.inf), np.zeros(rows, bool)
     for _ in range(MOST_WORDS + 1):
         steps = writer(memory[None], mask[None], study, asked, words)
         logits = steps.logits[:, -1].astype(np.float64)
         logits[:, [PADDING, START, UNKNOWN]] = -np.inf
         chances = log_softmax(logits, axis=1)
         best = chances.argmax(axis=1)
-        total += np.where(done, 0.0, chances.max(axis=1))
+        second, first = np.partition(chances, -2, axis=1)[:, -2:].T
+        lead = np.where(done, lead, np.minimum(lead, first - second))
+        total += np.where(done, 0.0, first)
         best[done] = PADDING
         done = done | (best == END)
         words = np.concatenate([words, best[:, None]], axis=1)
         if done.all():
             break
     return [
-        _cut(words[i, 1:], total[i], steps.attention[i]) if done[i] else None for i in range(rows)
+        _cut(words[i, 1:], total[i], lead[i], steps.attention[i]) if done[i] else None
+        for i in range(rows)
     ]
 
 
 def _cut(
-    words: Int64[np.ndarray, " l"], total: float, attention: Float[np.ndarray, "l n"]
+    words: Int64[np.ndarray, " l"], total: float, lead: float, attention: Float[np.ndarray, "l n"]
 ) -> Draft | None:
     length = int((words == END).argmax())
     if not length:
         return None
     # The word at a place is read from the place before it, where the one before it stands.
     reading = attention[:length].astype(np.float64).mean(axis=0)
-    return Draft(words[:length], float(np.exp(total / (length + 1))), reading)
+    return Draft(words[:length], float(np.exp(total / (length + 1))), reading, float(lead))
