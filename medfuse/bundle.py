@@ -221,7 +221,7 @@ class TextSubsetParity(Settings):
         studies: How many were compared.
         memory: Of the tokens that are written from.
         logits: Of the words to stand next, after each word of the sentences that torch writes.
-        attention: Of the reading's shares.
+        energy: Of what each token added to each word.
         sentences: How many were written by both.
         alike: How many of them are the same, word for word.
     """
@@ -229,7 +229,7 @@ class TextSubsetParity(Settings):
     studies: int = Field(gt=0)
     memory: float = Field(ge=0)
     logits: float = Field(ge=0)
-    attention: float = Field(ge=0)
+    energy: float = Field(ge=0)
     sentences: int = Field(ge=0)
     alike: int = Field(ge=0)
 

@@ -442,12 +442,12 @@ class OnnxWriter:
             "words": words,
         }
         try:
-            logits, attention = self.session.run(["word_logits", "reading"], feed)
+            logits, energy = self.session.run(["word_logits", "energy"], feed)
         except RUNTIME_ERRORS as error:
             raise BundleError(f"the graph that writes failed: {error}") from error
-        if not (np.isfinite(logits).all() and np.isfinite(attention).all()):
+        if not (np.isfinite(logits).all() and np.isfinite(energy).all()):
             raise BundleError("the graph that writes gave something that is not a finite number")
-        return Steps(logits, attention)
+        return Steps(logits, energy)
 
 
 def open_writer(bundle: Bundle, provider: str, weights: Weights) -> OnnxWriter:

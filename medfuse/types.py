@@ -225,7 +225,8 @@ class SentenceEvidence:
     """Where in a study the decoder read what it wrote.
 
     Attributes:
-        shares: Of each present modality in the reading; 1 in all.
+        shares: Of each present modality in what the sentence owes to them: how much less likely
+            it is where the decoder cannot read it. 1 in all, or 0 where it owes nothing to any.
         image: Where the image was read most; None where the sentence does not point to it.
         note: Likewise.
         voice: Likewise.

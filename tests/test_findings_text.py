@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medfuse.config import Task, TaskKind
-from medfuse.models.decoder import FindingsDecoder
+from medfuse.models.decoder import FindingsDecoder, place_on_grid
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.tokens import Tokens
@@ -27,7 +27,7 @@ from medfuse.text.vocabulary import (
     UNKNOWN,
     build_vocabulary,
 )
-from medfuse.text.writing import Steps, write_drafts
+from medfuse.text.writing import Draft, Steps, weigh_parts, write_drafts
 from medfuse.training.dataset import SentenceBatch, Told, stack_sentences
 from medfuse.training.objectives.findings_text import FindingsTextObjective, choose_sentences
 from medfuse.training.objectives.step import Step
@@ -69,13 +69,13 @@ class Scripted:
         rows, length = words.shape
         logits = np.zeros((rows, length, len(WORDS)))
         logits[..., [PADDING, START, UNKNOWN]] = 50.0  # which must never be said
-        attention = np.zeros((rows, length, memory.shape[1]))
+        energy = np.zeros((rows, length, memory.shape[1]))
         for row, number in enumerate(finding):
             for i in range(length):
                 script = self.scripts[number]
                 logits[row, i, script[i] if i < len(script) else A] = 20.0
-                attention[row, i, i % memory.shape[1]] = 0.8
-        return Steps(logits, attention)
+                energy[row, i, i % memory.shape[1]] = 0.64
+        return Steps(logits, energy)
 
 
 def test_the_loop_says_the_likeliest_word_until_the_end_of_each_sentence() -> None:
@@ -97,6 +97,36 @@ def test_the_loop_says_the_likeliest_word_until_the_end_of_each_sentence() -> No
     assert write_drafts(writer, memory, mask, [3]) == [None]
     assert writer.calls == 4 + MOST_WORDS + 1
     assert write_drafts(writer, memory, mask, []) == []
+
+
+def test_a_part_is_owed_what_the_sentence_loses_without_it() -> None:
+    def writer(
+        memory: np.ndarray,
+        mask: np.ndarray,
+        study: np.ndarray,
+        finding: np.ndarray,
+        words: np.ndarray,
+    ) -> Steps:
+        assert (finding == 1).all()
+        logits = np.zeros((len(study), words.shape[1], len(WORDS)))
+        logits[..., [PADDING, START, UNKNOWN]] = 50.0
+        # The first word is likelier by what can be read of the tokens, the end is not.
+        logits[:, 0, B] = (memory[..., 0] * mask).sum(axis=1)[study]
+        return Steps(logits, np.zeros((len(study), words.shape[1], memory.shape[1])))
+
+    memory = np.array([[2.0], [1.0], [-3.0], [9.0]])
+    mask = np.array([True, True, True, False])
+    draft = Draft(np.array([B]), 0.5, np.zeros(4), 1.0)
+    parts = [np.arange(4) == i for i in range(4)]
+    dues = weigh_parts(writer, memory, mask, 1, draft, parts)
+    others = len(WORDS) - 4  # that may be said beside B
+
+    def chance(logit: float) -> float:
+        return logit - float(np.log(np.exp(logit) + others))
+
+    whole = chance(2.0 + 1.0 - 3.0)
+    expected = [whole - chance(-2.0), whole - chance(-1.0), 0.0, 0.0]
+    np.testing.assert_allclose(dues, expected, atol=1e-12)
 
 
 def test_a_threshold_is_the_lowest_that_is_precise_enough_over_enough_studies() -> None:
@@ -148,14 +178,12 @@ def test_a_reading_is_brought_to_native_pixels_characters_and_seconds() -> None:
     reading[48 + 0] = 9.0  # a special piece, which has no characters
     reading[57 + 2], reading[57 + 3], reading[57 + 4] = 0.4, 0.3, 0.1
     prepared = make_prepared()
-    found = find_evidence(reading, LAYOUT, prepared)
-    total = 0.7 + 9.45 + 0.8
-    assert found.shares == pytest.approx(
-        {IMAGE: 0.7 / total, NOTE: 9.45 / total, VOICE: 0.8 / total}
-    )
-    assert found.pointed == {NOTE}  # the others have too little of the reading
-    reading[48 + 0] = 0.0
-    found = find_evidence(reading, LAYOUT, prepared)
+    found = find_evidence(reading, {IMAGE: 0.1, NOTE: 0.6, VOICE: 0.3}, LAYOUT, prepared)
+    assert found.pointed == {NOTE, VOICE}
+    assert found.image is None
+    assert not find_evidence(reading, dict.fromkeys(MODALITIES, 0.0), LAYOUT, prepared).pointed
+    found = find_evidence(reading, dict.fromkeys(MODALITIES, 2.0), LAYOUT, prepared)
+    assert found.shares == pytest.approx(dict.fromkeys(MODALITIES, 1 / 3))
     assert found.pointed == set(MODALITIES)
     assert found.image is not None
     # Columns 10 to 20 of the square are native columns 0 to 25, rows 10 to 20 are 25 to 50.
@@ -263,11 +291,11 @@ def ask(decoder: FindingsDecoder, encoded: dict[Modality, Tokens], words: Tensor
     rows = torch.arange(len(words))
     with torch.no_grad():
         written = decoder(*decoder.remember(encoded), rows, torch.zeros_like(rows), words)
-    both: Tensor = torch.cat([written.logits, written.attention], dim=2)
+    both: Tensor = torch.cat([written.logits, written.energy], dim=2)
     return both
 
 
-def test_an_absent_modality_changes_no_bit_and_gets_no_attention(model: FusedModel) -> None:
+def test_an_absent_modality_changes_no_bit_and_adds_nothing(model: FusedModel) -> None:
     decoder = model.decoder
     assert decoder is not None
     step = make_step(model, make_batch(model))
@@ -279,11 +307,39 @@ def test_an_absent_modality_changes_no_bit_and_gets_no_attention(model: FusedMod
         for m, t in encoded.items()
     }
     assert torch.equal(before, ask(decoder, wild, words))
-    attention = before[:, :, len(WORDS) :]
+    energy = before[:, :, len(WORDS) :]
     mask = torch.cat([encoded[m].mask for m in MODALITIES], dim=1)
-    assert not attention.masked_select(~mask[:, None]).any()
-    assert attention.masked_select(mask[:, None]).min() > 0
-    assert (attention.sum(dim=2) < 1).all()  # the rest went to nothing
+    assert not energy.masked_select(~mask[:, None]).any()
+    assert energy.masked_select(mask[:, None]).min() > 0
+
+
+def test_the_energy_of_a_token_is_that_of_its_part_of_what_was_read(model: FusedModel) -> None:
+    assert model.decoder is not None
+    read = model.decoder.read
+    torch.manual_seed(0)
+    words, memory = torch.randn(2, 3, 16), torch.randn(1, 5, 16)
+    mask, study = torch.ones(1, 5, dtype=torch.bool), torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        whole, energy = read(words, memory, mask, study)
+        q, k, v = (
+            read._split(x) for x in (read.query(words), read.key(memory), read.value(memory))
+        )
+        nothing = [part.reshape(1, read.heads, 1, 4) for part in read.nothing]
+        keys, values = (torch.cat([a, b], dim=2) for a, b in zip(nothing, (k, v), strict=True))
+        weights = (q @ keys.transpose(2, 3) / 2).softmax(dim=3)
+        parts = weights[..., None] * values[:, :, None]  # (R, heads, L, 1 + N, E)
+        flat = parts.permute(0, 2, 3, 1, 4).flatten(3)
+        parts = flat @ read.out.weight.T
+    torch.testing.assert_close(parts.sum(dim=2) + read.out.bias, whole)
+    torch.testing.assert_close(parts[:, :, 1:].square().sum(dim=3), energy)
+
+
+def test_cells_in_a_row_share_its_waves_and_those_in_a_column_theirs() -> None:
+    grid = place_on_grid(9, 16).reshape(3, 3, 16)
+    assert torch.equal(grid[1, 0, :8], grid[1, 2, :8])
+    assert torch.equal(grid[0, 1, 8:], grid[2, 1, 8:])
+    assert not torch.equal(grid[0, 1, :8], grid[2, 1, :8])
+    assert not torch.equal(grid[1, 0, 8:], grid[1, 2, 8:])
 
 
 def test_no_word_hears_of_those_after_it(model: FusedModel) -> None:
@@ -303,7 +359,7 @@ def test_eight_mel_frames_become_one_token(model: FusedModel) -> None:
 def test_the_decoder_learns_what_to_say_of_what_it_sees_and_no_more(model: FusedModel) -> None:
     """Two findings: of the first the image tells a or b, of the second the note c or d."""
     torch.manual_seed(0)
-    decoder = FindingsDecoder(2, len(WORDS), 16, 0.0)
+    decoder = FindingsDecoder(2, len(WORDS), 4, 16, 0.0)
     objective = FindingsTextObjective(FindingsTextSettings(modality_dropout=0.5))
     vocabulary = build_vocabulary(["a b c d"])
     batch = replace(make_batch(model), sentences=None)
@@ -347,7 +403,7 @@ def test_the_decoder_learns_what_to_say_of_what_it_sees_and_no_more(model: Fused
     right = written.logits[:, 0].argmax(dim=1) == sentences.words[:, 1]
     assert right.float().mean() > 0.95
     # What it says of the image it read where the image tells it, and likewise of the note.
-    peaks = written.attention[:, 0].argmax(dim=1).reshape(-1, 2)
+    peaks = written.energy[:, 0].argmax(dim=1).reshape(-1, 2)
     told = torch.stack([encoded[m].tokens.amax(dim=2).argmax(dim=1) for m in (IMAGE, NOTE)], 1)
     assert (peaks == told + torch.tensor([0, 4])).float().mean() > 0.85
 

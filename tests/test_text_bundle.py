@@ -89,10 +89,10 @@ def test_parity_is_in_the_manifest_for_every_subset_and_is_held_to_its_bound(
     assert text is not None
     assert len(text.parity.subsets) == len(SUBSETS)
     for subset in text.parity.subsets.values():
-        assert max(subset.memory, subset.logits, subset.attention) < 1e-5
+        assert max(subset.memory, subset.logits, subset.energy) < 1e-5
         assert subset.alike == subset.sentences == 18
     check_text_parity(text.parity)
-    off = text.parity.subsets["note"].model_copy(update={"attention": 2e-5})
+    off = text.parity.subsets["note"].model_copy(update={"energy": 2e-5})
     subsets = text.parity.subsets | {"note": off}
     with pytest.raises(ExportError, match=r"2\.0e-05 on studies with note"):
         check_text_parity(text.parity.model_copy(update={"subsets": subsets}))
@@ -120,9 +120,10 @@ def test_the_answer_carries_each_stated_finding_with_its_evidence(predictor: Pre
         assert (first.text, third.text) == (SENTENCES[0], SENTENCES[2])
         assert first.probability == prediction.tasks[0].probabilities[0]
         assert set(first.evidence.shares) == subset
-        assert sum(first.evidence.shares.values()) == pytest.approx(1.0)
-        assert first.evidence.pointed <= subset
-        assert first.evidence.pointed
+        # This decoder was taught to say the same of any study, so it may owe nothing to one.
+        shares = first.evidence.shares
+        assert sum(shares.values()) in (0.0, pytest.approx(1.0))
+        assert first.evidence.pointed == {m for m, share in shares.items() if share >= 0.2}
     answer = to_answer(prediction)
     said = json.loads(to_json(answer))["findings_text"]
     assert [s["target"] for s in said["sentences"]] == [TEXT.findings[0], TEXT.findings[2]]

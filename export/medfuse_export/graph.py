@@ -92,7 +92,7 @@ def text_specs(
         ArraySpec(name="words", dtype="int64", axes=("rows", "words")),
     ), (
         ArraySpec(name="word_logits", dtype="float32", axes=("rows", "words", words)),
-        ArraySpec(name="reading", dtype="float32", axes=("rows", "words", "tokens")),
+        ArraySpec(name="energy", dtype="float32", axes=("rows", "words", "tokens")),
     )
 
 
@@ -258,10 +258,10 @@ class _Writing(nn.Module):
     def forward(
         self, memory: Tensor, memory_mask: Tensor, study: Tensor, finding: Tensor, words: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Say what comes next after every word, and where it was read."""
+        """Say what comes next after every word, and what each token added."""
         assert self.model.decoder is not None
-        logits, attention = self.model.decoder(memory, memory_mask, study, finding, words)
-        return logits, attention
+        logits, energy = self.model.decoder(memory, memory_mask, study, finding, words)
+        return logits, energy
 
 
 def _trace(module: nn.Module, inputs: Sequence[ArraySpec], outputs: Sequence[str]) -> ModelProto:

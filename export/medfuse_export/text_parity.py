@@ -54,7 +54,7 @@ def check_text_parity(report: TextParity) -> None:
             tolerance.
     """
     for name, subset in report.subsets.items():
-        worst = max(subset.memory, subset.logits, subset.attention)
+        worst = max(subset.memory, subset.logits, subset.energy)
         if worst > report.tolerance:
             raise ExportError(
                 f"the graph that writes differs from the model by {worst:.1e} on studies with "
@@ -108,7 +108,7 @@ def _compare(
         studies=len(tokens),
         memory=_relative(tokens, by_torch[0]),
         logits=_relative(said.logits, known.logits),
-        attention=_relative(said.attention, known.attention),
+        energy=_relative(said.energy, known.energy),
         sentences=len(drafts),
         alike=sum(alike),
     )

@@ -1,5 +1,6 @@
 """Findings text: encoded modalities, a finding and the words so far in, the next word out."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,10 @@ DEPTH = 2
 """Layers in which words read the words before them: one before the study is read, one after."""
 
 
+FIRST_PLACE = 0.3
+"""How much of a token its place is before training, beside features of about unit size."""
+
+
 class Memory(NamedTuple):
     """All tokens of a study in a row: image cells, word pieces, moments of the voice."""
 
@@ -29,12 +34,11 @@ class Written(NamedTuple):
 
     Attributes:
         logits: Of every word of the vocabulary, to stand next.
-        attention: The share of the reading that each token got, averaged over heads; what is
-            missing to 1 went to nothing at all.
+        energy: The squared length of what each token added to each word.
     """
 
     logits: Float[Tensor, "r l v"]
-    attention: Float[Tensor, "r l n"]
+    energy: Float[Tensor, "r l n"]
 
 
 class TorchWriter:
@@ -107,7 +111,12 @@ class EvidenceAttention(Attention):
         mask: Bool[Tensor, "b n"],
         study: Int64[Tensor, " r"],
     ) -> tuple[Float[Tensor, "r l d"], Float[Tensor, "r l n"]]:
-        """Read the real tokens of each row's study; also give their shares, averaged over heads."""
+        """Read the real tokens of each row's study; also give the energy of each one's part.
+
+        Weights alone mislead: attention rests on tokens that have next to nothing to say. What a
+        token adds is its value, through every head, times that head's weight; its length says how
+        much it is (Kobayashi et al. 2020, "Attention is Not Only a Weight").
+        """
         key, value = (
             torch.cat([nothing.expand(memory.shape[0], 1, -1), part], dim=1)
             for nothing, part in zip(
@@ -119,25 +128,49 @@ class EvidenceAttention(Attention):
         seen = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)[study]
         weights = hide(scores, seen[:, None, None]).softmax(dim=3)  # (R, heads, L, 1 + N)
         out: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
-        return out, weights.mean(dim=1)[:, :, 1:]
+        return out, self._measure(weights[..., 1:].detach(), value[:, 1:].detach(), study)
+
+    def _measure(
+        self,
+        weights: Float[Tensor, "r h l n"],
+        value: Float[Tensor, "b n d"],
+        study: Int64[Tensor, " r"],
+    ) -> Float[Tensor, "r l n"]:
+        """Give the squared length of what each token adds, from the heads' products alone.
+
+        Of the parts themselves there would be as many numbers as words, tokens and channels.
+        """
+        b, n, d = value.shape
+        maps = self.out.weight.detach().T.reshape(self.heads, d // self.heads, d)
+        heads = value.reshape(b, n, self.heads, 1, d // self.heads)
+        parts = (heads @ maps).squeeze(3)  # (B, N, heads, D)
+        products = (parts @ parts.transpose(2, 3))[study]  # (R, N, heads, heads)
+        each = weights.permute(0, 3, 2, 1)  # (R, N, L, heads)
+        energy = ((each @ products) * each).sum(dim=3)  # (R, N, L)
+        return energy.transpose(1, 2)
 
 
 class FindingsDecoder(nn.Module):
     """A causal transformer that writes one sentence of one finding (Vaswani et al. 2017).
 
-    It hears of the study at one place alone, so that what it read there is all the evidence that a
-    sentence rests on.
+    It hears of the study at one place alone, so that what it read there is all that a sentence can
+    rest on.
 
     Args:
         findings: How many findings it may be asked of.
         words: How many words it knows.
+        cells: Of an image frame, P; a square of them.
         width: D.
         dropout: Between layers.
     """
 
-    def __init__(self, findings: int, words: int, width: int, dropout: float) -> None:
+    grid: Float[Tensor, "p d"]
+
+    def __init__(self, findings: int, words: int, cells: int, width: int, dropout: float) -> None:
         super().__init__()
         self.words = words
+        self.register_buffer("grid", place_on_grid(cells, width), persistent=False)
+        self.place = nn.Parameter(torch.full((len(MODALITIES),), FIRST_PLACE))
         self.kind = nn.Parameter(0.02 * torch.randn(len(MODALITIES), width))
         self.memory_norm = nn.LayerNorm(width)
         self.finding = nn.Embedding(findings, width)
@@ -150,10 +183,17 @@ class FindingsDecoder(nn.Module):
         self.out = nn.Linear(width, words)
 
     def remember(self, encoded: Mapping[Modality, Tokens]) -> Memory:
-        """Lay all modalities' tokens in a row, each marked by its kind."""
+        """Lay all modalities' tokens in a row, each marked by its kind and its place."""
         parts = [encoded[m] for m in MODALITIES]
-        kinds = zip(parts, self.kind, strict=True)
-        tokens = torch.cat([part.tokens + kind for part, kind in kinds], dim=1)
+        image, note, voice = (part.tokens for part in parts)
+        b, _, d = image.shape
+        frames = image.reshape(b, -1, len(self.grid), d)
+        placed = (
+            (frames + self.place[0] * self.grid).flatten(1, 2),
+            note + self.place[1] * place_waves(note),
+            voice + self.place[2] * place_waves(voice),
+        )
+        tokens = torch.cat([p + kind for p, kind in zip(placed, self.kind, strict=True)], dim=1)
         mask = torch.cat([part.mask for part in parts], dim=1)
         return Memory(torch.where(mask[..., None], self.memory_norm(tokens), 0.0), mask)
 
@@ -177,8 +217,16 @@ class FindingsDecoder(nn.Module):
         x = self.word(words) + self.finding(finding)[:, None]
         x = self.drop(x + place_waves(x))
         x = self.layers[0](x)
-        read, attention = self.read(self.read_norm(x), memory, mask, study)
+        read, energy = self.read(self.read_norm(x), memory, mask, study)
         x = x + self.drop(read)
         for layer in self.layers[1:]:
             x = layer(x)
-        return Written(self.out(self.norm(x)), attention)
+        return Written(self.out(self.norm(x)), energy)
+
+
+def place_on_grid(cells: int, width: int) -> Float[Tensor, "p d"]:
+    """Give each cell of a frame waves of its row and, in the other half, of its column."""
+    side = math.isqrt(cells)
+    along = place_waves(torch.zeros(1, side, width // 2))
+    rows, columns = along[:, None].expand(-1, side, -1), along[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)

@@ -228,10 +228,11 @@ def build_model(
         SettingsError: Weights are missing or do not fit.
     """
     width, dropout = settings.width, settings.dropout
+    image = build_image_encoder(settings, prepare.image.size, pretrained=pretrained)
     return FusedModel(
         tasks,
         width,
-        image=build_image_encoder(settings, prepare.image.size, pretrained=pretrained),
+        image=image,
         note=build_note_encoder(settings, prepare.note.word_pieces, pretrained=pretrained),
         voice=build_voice_encoder(settings, prepare.voice, pretrained=pretrained),
         fusion=FUSIONS[settings.fusion](width, dropout),
@@ -239,7 +240,7 @@ def build_model(
         alignment=Alignment(width, settings.shared_space) if settings.shared_space else None,
         generator=Generator(width, dropout) if settings.generate_missing else None,
         decoder=(
-            FindingsDecoder(len(findings_of(tasks)), words, width, dropout)
+            FindingsDecoder(len(findings_of(tasks)), words, image.feature_shape[0], width, dropout)
             if settings.findings_text and words
             else None
         ),

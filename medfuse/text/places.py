@@ -1,10 +1,11 @@
 """Where a sentence was read in; shares of the modalities and places in the study's own axes out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from medfuse.overlay import sum_words
 from medfuse.types import (
@@ -22,7 +23,7 @@ from medfuse.types import (
 )
 
 POINTED = 0.2
-"""The least share of the reading for which a sentence points to a modality."""
+"""The least share of what a sentence owes for which it points to a modality."""
 
 SPREAD = 0.5
 """A place goes on from its peak while its neighbours have so much of the peak."""
@@ -44,6 +45,11 @@ class Layout:
     cells: int
     mel_step: float
 
+    def members(self, tokens: int) -> dict[Modality, Bool[np.ndarray, " n"]]:
+        """Tell which of so many tokens are each modality's."""
+        place = self.split(np.arange(tokens, dtype=np.float64))
+        return {m: np.isin(np.arange(tokens), own) for m, own in place.items()}
+
     def split(self, tokens: Float[np.ndarray, " n"]) -> dict[Modality, Float[np.ndarray, " _"]]:
         """Give each modality its part."""
         image = self.frames * self.cells
@@ -52,18 +58,26 @@ class Layout:
 
 
 def find_evidence(
-    reading: Float[np.ndarray, " n"], layout: Layout, prepared: Prepared
+    reading: Float[np.ndarray, " n"],
+    dues: Mapping[Modality, float],
+    layout: Layout,
+    prepared: Prepared,
 ) -> SentenceEvidence:
-    """Say which modalities a sentence was read from, and where in each of them.
+    """Say which modalities a sentence rests on, and where in each of them it was read.
 
-    A modality with at least `POINTED` of the reading is pointed to, and the one with the most.
+    A modality with at least `POINTED` of what the sentence owes is pointed to; a sentence that
+    owes nothing to any points nowhere.
+
+    Args:
+        reading: What each token added.
+        dues: What the sentence owes to each present modality.
+        layout: How the tokens stand.
+        prepared: The study.
     """
     parts = layout.split(reading)
-    sums = {m: float(part.sum()) for m, part in parts.items() if m in prepared.present}
-    total = sum(sums.values())
-    shares = {m: value / total if total else 0.0 for m, value in sums.items()}
-    most = max(shares, key=lambda m: shares[m])
-    pointed = {m for m, share in shares.items() if share >= POINTED or m is most}
+    total = sum(dues.values())
+    shares = {m: due / total if total else 0.0 for m, due in dues.items()}
+    pointed = {m for m, share in shares.items() if share >= POINTED}
     image = note = voice = None
     if Modality.IMAGE in pointed and prepared.image is not None:
         image = _find_box(parts[Modality.IMAGE], layout, prepared.image)

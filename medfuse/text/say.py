@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from medfuse.config import TaskKind
 from medfuse.text.places import Layout, find_evidence
 from medfuse.text.record import TextRecord
-from medfuse.text.writing import Writer, write_drafts
-from medfuse.types import FindingsText, Prepared, Sentence, TaskPrediction
+from medfuse.text.writing import Writer, weigh_parts, write_drafts
+from medfuse.types import MODALITIES, FindingsText, Prepared, Sentence, TaskPrediction
 
 
 def say_findings(
@@ -45,11 +45,14 @@ def say_findings(
     ]
     drafts = write_drafts(writer, memory, mask, stated)
     vocabulary = record.vocabulary
+    own = layout.members(len(mask))
+    present = [m for m in MODALITIES if m in prepared.present]
     sentences = []
     for i, draft in zip(stated, drafts, strict=True):
         target = record.findings[i]
         threshold = record.thresholds[target]
         if draft is not None and threshold is not None:
+            dues = weigh_parts(writer, memory, mask, i, draft, [own[m] for m in present])
             sentences.append(
                 Sentence(
                     target=target,
@@ -57,7 +60,12 @@ def say_findings(
                     threshold=threshold,
                     text=vocabulary.decode(draft.words),
                     likelihood=draft.likelihood,
-                    evidence=find_evidence(draft.reading, layout, prepared),
+                    evidence=find_evidence(
+                        draft.reading,
+                        dict(zip(present, dues.tolist(), strict=True)),
+                        layout,
+                        prepared,
+                    ),
                 )
             )
     said = {sentence.target for sentence in sentences}

@@ -20,11 +20,11 @@ class Steps:
 
     Attributes:
         logits: Of every word of the vocabulary, to stand next.
-        attention: The share of the reading that each token got; 1 at most.
+        energy: The squared length of what each token added to each word.
     """
 
     logits: Float[np.ndarray, "r l v"]
-    attention: Float[np.ndarray, "r l n"]
+    energy: Float[np.ndarray, "r l n"]
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Draft:
     Attributes:
         words: Without `START` and `END`.
         likelihood: The geometric mean of its words' probabilities, that of its end included.
-        reading: The share of each token in what was read, averaged over the words.
+        reading: The length of what each token added, averaged over the words.
         lead: The least by which a word was ahead of the next likely one, in logits.
     """
 
@@ -92,17 +92,54 @@ def write_drafts(
         if done.all():
             break
     return [
-        _cut(words[i, 1:], total[i], lead[i], steps.attention[i]) if done[i] else None
+        _cut(words[i, 1:], total[i], lead[i], steps.energy[i]) if done[i] else None
         for i in range(rows)
     ]
 
 
 def _cut(
-    words: Int64[np.ndarray, " l"], total: float, lead: float, attention: Float[np.ndarray, "l n"]
+    words: Int64[np.ndarray, " l"], total: float, lead: float, energy: Float[np.ndarray, "l n"]
 ) -> Draft | None:
     length = int((words == END).argmax())
     if not length:
         return None
     # The word at a place is read from the place before it, where the one before it stands.
-    reading = attention[:length].astype(np.float64).mean(axis=0)
+    reading = np.sqrt(np.maximum(energy[:length].astype(np.float64), 0.0)).mean(axis=0)
     return Draft(words[:length], float(np.exp(total / (length + 1))), reading, float(lead))
+
+
+def weigh_parts(
+    writer: Writer,
+    memory: Float[np.ndarray, "n d"],
+    mask: Bool[np.ndarray, " n"],
+    finding: int,
+    draft: Draft,
+    parts: Sequence[Bool[np.ndarray, " n"]],
+) -> Float[np.ndarray, " p"]:
+    """Say how much a sentence owes to each part of a study.
+
+    A part's due is how much less likely the whole sentence is, in log probability, where the
+    decoder cannot read the part; 0 where it is no less likely.
+
+    Args:
+        writer: The decoder.
+        memory: The study's tokens.
+        mask: Which are real.
+        finding: What the sentence is of.
+        draft: The sentence.
+        parts: Which tokens are of each part.
+    """
+    masks = np.stack([mask, *(mask & ~part for part in parts)])
+    rows = len(masks)
+    words = np.concatenate([[START], draft.words, [END]])
+    steps = writer(
+        np.repeat(memory[None], rows, axis=0),
+        masks,
+        np.arange(rows),
+        np.full(rows, finding),
+        np.repeat(words[None, :-1], rows, axis=0),
+    )
+    logits = steps.logits.astype(np.float64)
+    logits[..., [PADDING, START, UNKNOWN]] = -np.inf
+    chances = log_softmax(logits, axis=2)[:, np.arange(len(words) - 1), words[1:]].sum(axis=1)
+    return np.asarray(np.maximum(chances[0] - chances[1:], 0.0))

@@ -74,7 +74,9 @@ class SentenceAnswer(Settings):
     threshold: float = Field(description="from which it is stated")
     text: str
     likelihood: float = Field(description="geometric mean of the words' probabilities")
-    shares: dict[Modality, float] = Field(description="of each modality in what was read; 1 in all")
+    shares: dict[Modality, float] = Field(
+        description="of each modality in what the sentence rests on; 1 in all, or 0"
+    )
     image: ImagePlaceAnswer | None = Field(description="null where it does not point there")
     note: NotePlaceAnswer | None
     voice: VoicePlaceAnswer | None
