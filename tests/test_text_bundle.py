@@ -92,6 +92,9 @@ def test_parity_is_in_the_manifest_for_every_subset_and_is_held_to_its_bound(
         assert max(subset.memory, subset.logits, subset.energy) < 1e-5
         assert subset.alike == subset.sentences == 18
     check_text_parity(text.parity)
+    card = bundle.read("model_card.md").decode()
+    assert "| findings.embolism | never stated |" in card
+    assert "126 of 126 sentences" in card
     off = text.parity.subsets["note"].model_copy(update={"energy": 2e-5})
     subsets = text.parity.subsets | {"note": off}
     with pytest.raises(ExportError, match=r"2\.0e-05 on studies with note"):
