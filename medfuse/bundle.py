@@ -17,14 +17,16 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, Validat
 from medfuse.attribution.scale import Scales
 from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.errors import BundleError
+from medfuse.text.record import TextRecord
 from medfuse.trust.calibration import Calibration
 from medfuse.types import Modality
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MANIFEST = "manifest.json"
 GRAPH = "predict.onnx"
 ANSWER_GRAPH = "answer.onnx"
 EXPLAIN_GRAPH = "explain.onnx"
+TEXT_GRAPH = "text.onnx"
 WEIGHTS = "weights.safetensors"
 BACKGROUND = "background.safetensors"
 TOKENIZER = "tokenizer.json"
@@ -34,8 +36,14 @@ REQUIRED = (GRAPH, TOKENIZER, MODEL_CARD, GOLDEN_ANSWER)
 EXPLAINING = (ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS, BACKGROUND)
 """What a bundle that explains its answers has beside that."""
 
+WRITING = (TEXT_GRAPH, WEIGHTS)
+"""What one that writes findings text has beside that."""
+
+READ_VERSIONS = (2, SCHEMA_VERSION)
+"""A bundle of version 2 is one of version 3 that writes no text."""
+
 TIE = "medfuse.predict"
-"""The key of an explaining graph's metadata that names the graph whose answers it explains."""
+"""The key of another graph's metadata that names the graph whose answers it goes with."""
 
 NOTICE = (
     "For research and evaluation. Not a medical device: not cleared or approved by any regulator, "
@@ -204,10 +212,55 @@ class ExplainRecord(Settings):
     scales: Scales
 
 
+class TextSubsetParity(Settings):
+    """How findings text compares with torch's on studies with one subset of modalities.
+
+    Every figure is the largest absolute difference, divided by the output's largest value by torch.
+
+    Attributes:
+        studies: How many were compared.
+        memory: Of the tokens that are written from.
+        logits: Of the words to stand next, after each word of the sentences that torch writes.
+        energy: Of what each token added to each word.
+        sentences: How many were written by both.
+        alike: How many of them are the same, word for word.
+    """
+
+    studies: int = Field(gt=0)
+    memory: float = Field(ge=0)
+    logits: float = Field(ge=0)
+    energy: float = Field(ge=0)
+    sentences: int = Field(ge=0)
+    alike: int = Field(ge=0)
+
+
+class TextParity(Settings):
+    """Findings text by graph against that by torch, on studies no training has seen."""
+
+    tolerance: float = Field(gt=0, description="what every relative difference was held to")
+    subsets: dict[str, TextSubsetParity]
+
+
+class TextManifest(Settings):
+    """What the bundle's findings text rests on.
+
+    Attributes:
+        record: How the decoder is asked.
+        inputs: Of ``text.onnx``; ``memory`` and ``memory_mask`` are outputs of ``predict.onnx``.
+        outputs: Of ``text.onnx``.
+        parity: The comparison with torch.
+    """
+
+    record: TextRecord
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+    parity: TextParity
+
+
 class Manifest(Settings):
     """All that is true of a bundle; see docs/bundle.md for each field."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2, 3] = SCHEMA_VERSION
     notice: str = NOTICE
     created: AwareDatetime
     files: dict[FileName, FileRecord] = Field(default_factory=dict)
@@ -220,6 +273,9 @@ class Manifest(Settings):
     parity: ParityReport
     explain: ExplainRecord | None = Field(
         default=None, description="None where the bundle can't explain its answers"
+    )
+    text: TextManifest | None = Field(
+        default=None, description="None where the bundle writes no findings text"
     )
     model: dict[str, JsonValue] = Field(description="the network's settings, for the record")
     checkpoint: Sha256 = Field(description="digest of the checkpoint this was exported from")
@@ -275,7 +331,11 @@ def open_bundle(path: Path) -> Bundle:
     manifest = _parse_manifest(path, data)
     found = _list_files(path)
     expected = {MANIFEST, *manifest.files}
-    required = {*REQUIRED, *(EXPLAINING if manifest.explain else ())}
+    required = {
+        *REQUIRED,
+        *(EXPLAINING if manifest.explain else ()),
+        *(WRITING if manifest.text else ()),
+    }
     if missing := sorted((expected | required) - found):
         raise BundleError(
             f"{path}: {', '.join(missing)} missing from the bundle; copy the whole folder again"
@@ -394,10 +454,11 @@ def _parse_manifest(path: Path, data: bytes) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not JSON; copy the folder again") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READ_VERSIONS:
+        known = " and ".join(map(str, READ_VERSIONS))
         raise BundleError(
-            f"{path}: the bundle has schema version {version!r}, and this medfuse reads "
-            f"{SCHEMA_VERSION}; export it again, or install the medfuse that wrote it"
+            f"{path}: the bundle has schema version {version!r}, and this medfuse reads {known}; "
+            "export it again, or install the medfuse that wrote it"
         )
     try:
         return Manifest.model_validate_json(data)

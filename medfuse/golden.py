@@ -1,6 +1,6 @@
 """The golden study: a bundle in, one known synthetic study and the answers its model must give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,9 @@ from medfuse.bundle import GOLDEN_ANSWER, Bundle, FileName
 from medfuse.config import Settings
 from medfuse.errors import BundleError
 from medfuse.types import SUBSETS, Modality, Prediction, Study, subset_name
+
+CLEAR = 0.05
+"""The least lead, in logits, of every word of a sentence that any machine must write alike."""
 
 
 class GoldenAnswer(Settings):
@@ -22,6 +25,9 @@ class GoldenAnswer(Settings):
         targets: The name of each logit.
         logits: By subset of modalities, all seven: the study with the other modalities left out.
         probabilities: Likewise, calibrated, all tasks' concatenated.
+        sentences: What the torch model writes of each finding, by subset and target, stated or
+            not; without those of which some word was hardly ahead of another (`CLEAR`), which
+            rounding could change. Empty of a model that writes no text.
         scale: The logits' scale in the parity sweep; differences are relative to it.
         tolerance: The largest relative difference of a logit that passes. Wider than that of
             parity, since another machine's decoders and kernels round differently.
@@ -33,6 +39,7 @@ class GoldenAnswer(Settings):
     targets: tuple[str, ...] = Field(min_length=1)
     logits: dict[str, tuple[float, ...]]
     probabilities: dict[str, tuple[float, ...]]
+    sentences: dict[str, dict[str, str]] = Field(default_factory=dict)
     scale: float = Field(gt=0)
     tolerance: float = Field(gt=0)
 
@@ -111,3 +118,29 @@ def check_golden(golden: Golden, predictions: Sequence[Prediction]) -> float:
             )
         worst = max(worst, difference)
     return worst
+
+
+def check_sentences(golden: Golden, written: Sequence[Mapping[str, str]]) -> int:
+    """Compare sentences of `Golden.studies`, in order, with those that the torch model writes.
+
+    Args:
+        golden: The study and its answers.
+        written: By target, what was written of each finding, stated or not.
+
+    Returns:
+        How many were compared.
+
+    Raises:
+        BundleError: One of them is another: this machine runs the decoder wrongly.
+    """
+    compared = 0
+    for subset, own in zip(SUBSETS, written, strict=True):
+        for target, text in golden.answer.sentences.get(subset_name(subset), {}).items():
+            if own.get(target) != text:
+                raise BundleError(
+                    f"the golden study's sentence of {target} with {subset_name(subset)} is not "
+                    "the one that the model writes; do not use the bundle here, and check the "
+                    "execution provider and the library versions"
+                )
+            compared += 1
+    return compared

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 import onnxruntime
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
@@ -23,6 +23,7 @@ from medfuse.bundle import (
     ANSWER_GRAPH,
     EXPLAIN_GRAPH,
     GRAPH,
+    TEXT_GRAPH,
     TIE,
     WEIGHTS,
     ArraySpec,
@@ -30,6 +31,7 @@ from medfuse.bundle import (
     tie_digest,
 )
 from medfuse.errors import BundleError
+from medfuse.text.writing import Steps
 from medfuse.types import MODALITIES, Modality
 
 PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
@@ -389,18 +391,87 @@ def open_network(
     )
     check_graph(EXPLAIN_GRAPH, network.explaining, record.inputs, record.outputs)
     check_graph(ANSWER_GRAPH, network.answering, record.inputs[:-1], record.answers)
+    _check_tie(
+        bundle, {ANSWER_GRAPH: network.answering, EXPLAIN_GRAPH: network.explaining}, "explain"
+    )
+    return network
+
+
+def _check_tie(
+    bundle: Bundle, sessions: Mapping[str, onnxruntime.InferenceSession], verb: str
+) -> None:
+    """Refuse graphs that were made from another model than the one that answers."""
     tie = tie_digest(bundle.read(GRAPH), bundle.read(WEIGHTS))
-    for name, session in (
-        (ANSWER_GRAPH, network.answering),
-        (EXPLAIN_GRAPH, network.explaining),
-    ):
+    for name, session in sessions.items():
         if session.get_modelmeta().custom_metadata_map.get(TIE) != tie:
             raise BundleError(
                 f"{bundle.path}: {name} was made from another model than {GRAPH}, and would "
-                "explain answers that this one does not give; copy the folder again from where it "
+                f"{verb} answers that this one does not give; copy the folder again from where it "
                 "was exported"
             )
-    return network
+
+
+class OnnxWriter:
+    """A `Writer` over the graph that writes findings text; safe to use from several threads.
+
+    Args:
+        session: Of that graph.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+
+    def __call__(
+        self,
+        memory: Float[np.ndarray, "b n d"],
+        mask: Bool[np.ndarray, "b n"],
+        study: Int64[np.ndarray, " r"],
+        finding: Int64[np.ndarray, " r"],
+        words: Int64[np.ndarray, "r l"],
+    ) -> Steps:
+        """Say what comes next after every word.
+
+        Raises:
+            BundleError: The graph failed, or gave something that is not a number.
+        """
+        feed = {
+            "memory": memory,
+            "memory_mask": mask,
+            "study": study,
+            "finding": finding,
+            "words": words,
+        }
+        try:
+            logits, energy = self.session.run(["word_logits", "energy"], feed)
+        except RUNTIME_ERRORS as error:
+            raise BundleError(f"the graph that writes failed: {error}") from error
+        if not (np.isfinite(logits).all() and np.isfinite(energy).all()):
+            raise BundleError("the graph that writes gave something that is not a finite number")
+        return Steps(logits, energy)
+
+
+def open_writer(bundle: Bundle, provider: str, weights: Weights) -> OnnxWriter:
+    """Load what a bundle writes findings text with.
+
+    Args:
+        bundle: The opened bundle.
+        provider: A key of `PROVIDERS`.
+        weights: The bundle's.
+
+    Raises:
+        BundleError: It writes none, its graph belongs to another model or isn't the manifest's, or
+            ONNX Runtime can't load it.
+    """
+    record = bundle.manifest.text
+    if record is None:
+        raise BundleError(
+            f"{bundle.path}: the bundle's model writes no findings text; train one with "
+            "model.findings_text and objectives.findings_text"
+        )
+    session = load_graph(TEXT_GRAPH, bundle.read(TEXT_GRAPH), weights, provider)
+    check_graph(TEXT_GRAPH, session, record.inputs, record.outputs)
+    _check_tie(bundle, {TEXT_GRAPH: session}, "put into words")
+    return OnnxWriter(session)
 
 
 def shuffle_weights(weights: Weights, seed: int) -> Weights:

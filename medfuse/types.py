@@ -193,6 +193,97 @@ class TaskPrediction:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePlace:
+    """A box in native pixels of one frame, up to but without `bottom` and `right`."""
+
+    instance: int
+    frame: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotePlace:
+    """Characters of the decoded note, from `start` up to but without `end`."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePlace:
+    """Seconds of the recording."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceEvidence:
+    """Where in a study the decoder read what it wrote.
+
+    Attributes:
+        shares: Of each present modality in what the sentence owes to them: how much less likely
+            it is where the decoder cannot read it. 1 in all, or 0 where it owes nothing to any.
+        image: Where the image was read most; None where the sentence does not point to it.
+        note: Likewise.
+        voice: Likewise.
+    """
+
+    shares: Mapping[Modality, float]
+    image: ImagePlace | None = None
+    note: NotePlace | None = None
+    voice: VoicePlace | None = None
+
+    @property
+    def pointed(self) -> frozenset[Modality]:
+        """The modalities that the sentence points to."""
+        places = {
+            Modality.IMAGE: self.image,
+            Modality.NOTE: self.note,
+            Modality.VOICE: self.voice,
+        }
+        return frozenset(m for m, place in places.items() if place is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One stated finding in words.
+
+    Attributes:
+        target: The finding, such as ``findings.nodule``.
+        probability: Of the finding, calibrated.
+        threshold: From which it is stated.
+        text: What the decoder wrote.
+        likelihood: The geometric mean of its words' probabilities.
+        evidence: Where it was read.
+    """
+
+    target: str
+    probability: float
+    threshold: float
+    text: str
+    likelihood: float
+    evidence: SentenceEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsText:
+    """A study's findings in words.
+
+    Attributes:
+        sentences: Of the findings that are stated, in the model's order.
+        left_out: The findings that are not, by their targets: those below their threshold, those
+            that no threshold was precise enough for, and those of which no sentence came to an end.
+    """
+
+    sentences: tuple[Sentence, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A model's answer for one study.
 
@@ -201,12 +292,14 @@ class Prediction:
         used: The modalities the answer rests on.
         remarks: What the reader must know about the input.
         model_digest: The bundle's or checkpoint's SHA-256, as hex.
+        text: The findings in words; None of a model that writes none.
     """
 
     tasks: tuple[TaskPrediction, ...]
     used: frozenset[Modality]
     remarks: tuple[Remark, ...]
     model_digest: str
+    text: FindingsText | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         from tests.tiny import make_checkpoint
 
-        make_checkpoint(folder)
+        make_checkpoint(folder, findings_text=True)
 
     return _once(tmp_path_factory, "checkpoint", make)
 

@@ -1,6 +1,7 @@
 """The JSON form of a prediction."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 
 from medfuse.config import Code, Task, TaskKind
 from medfuse.errors import VoiceError
-from medfuse.types import Modality, Prediction, Remark, TaskPrediction
+from medfuse.types import (
+    FindingsText,
+    ImagePlace,
+    Modality,
+    Prediction,
+    Remark,
+    Sentence,
+    SentenceEvidence,
+    TaskPrediction,
+)
 from medfuse_serving.answer import (
     Answer,
     StudyLine,
@@ -49,7 +59,7 @@ PREDICTION = Prediction(
     model_digest="ab" * 32,
 )
 JSON = {
-    "schema": "medfuse.prediction/1",
+    "schema": "medfuse.prediction/2",
     "model_digest": "ab" * 32,
     "used": ["image", "voice"],
     "tasks": [
@@ -84,6 +94,7 @@ JSON = {
     "remarks": [
         {"modality": "voice", "code": "voice-silent", "message": "The recording is silent."}
     ],
+    "findings_text": None,
     "notice": "For research and evaluation. Not a medical device: not cleared or approved by any "
     "regulator, and not to be used to diagnose, treat or triage a patient.",
 }
@@ -94,6 +105,39 @@ def test_the_json_form_of_a_prediction_is_this() -> None:
     text = to_json(to_answer(PREDICTION))
     assert json.loads(text) == JSON
     assert list(json.loads(text)) == list(JSON)
+
+
+def test_the_json_form_of_findings_text_is_this() -> None:
+    evidence = SentenceEvidence(
+        {Modality.IMAGE: 0.75, Modality.VOICE: 0.25}, ImagePlace(0, 1, 2, 3, 4, 5), None
+    )
+    sentence = Sentence("findings.nodule", 0.75, 0.5, "A nodule.", 0.875, evidence)
+    text = FindingsText((sentence,), ("findings.effusion",))
+    said = json.loads(to_json(to_answer(replace(PREDICTION, text=text))))["findings_text"]
+    assert said.pop("notice").startswith("Written by a model to support a decision")
+    assert said == {
+        "sentences": [
+            {
+                "target": "findings.nodule",
+                "probability": 0.75,
+                "threshold": 0.5,
+                "text": "A nodule.",
+                "likelihood": 0.875,
+                "shares": {"image": 0.75, "voice": 0.25},
+                "image": {
+                    "instance": 0,
+                    "frame": 1,
+                    "top": 2,
+                    "left": 3,
+                    "bottom": 4,
+                    "right": 5,
+                },
+                "note": None,
+                "voice": None,
+            }
+        ],
+        "left_out": ["findings.effusion"],
+    }
 
 
 def test_the_json_form_reads_back_as_it_was() -> None:

@@ -82,6 +82,7 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "verify",
         "predict",
         "retrieve",
+        "findings-text",
         "explain",
         "explain-eval",
         "bench",

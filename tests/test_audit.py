@@ -26,7 +26,6 @@ from medfuse.audit.truth import (
     Evidence,
     exact_outputs,
     locate_evidence,
-    signs_of,
     synergistic,
     unique_modality,
 )
@@ -34,6 +33,7 @@ from medfuse.config import PrepareSettings
 from medfuse.data.prepare import prepare
 from medfuse.errors import SettingsError
 from medfuse.overlay import find_words, mel_centres_hz, mel_times_s
+from medfuse.synthetic.findings import signs_of
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import SyntheticStudy, make_study
 from medfuse.synthetic.world import FINDINGS

@@ -39,7 +39,7 @@ from medfuse.training.report import Report, SubsetReport
 from medfuse.trust.bootstrap import Figure
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
 from medfuse_export.export import ExportOptions, _portable, export_bundle
-from medfuse_export.graph import export_graphs, input_specs, output_specs
+from medfuse_export.graph import MEMORY, export_graphs, input_specs, output_specs
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import check_parity, measure_parity
 from medfuse_export.unseen import UNSEEN, make_unseen
@@ -179,7 +179,7 @@ def test_the_manifest_says_of_the_graph_what_onnx_says(bundle: Bundle) -> None:
         ]
         assert found == [(spec.name, spec.dtype, spec.axes) for spec in specs]
     assert bundle.manifest.inputs[0].axes == ("batch", "frames", 64, 64)
-    assert [spec.name for spec in bundle.manifest.outputs] == OUTPUTS
+    assert [spec.name for spec in bundle.manifest.outputs] == [*OUTPUTS, *MEMORY]
     assert sum(task.logits for task in TASKS) == bundle.manifest.outputs[0].axes[1]
 
 

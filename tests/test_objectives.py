@@ -11,7 +11,7 @@ from torch import Tensor
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.tokens import Tokens
-from medfuse.training.dataset import Collator, Example, FeatureBatch
+from medfuse.training.dataset import Collator, Example, FeatureBatch, Told
 from medfuse.training.loop import TrainingModule
 from medfuse.training.objectives import build_objectives
 from medfuse.training.objectives.adversarial import attack
@@ -23,6 +23,7 @@ from medfuse.training.objectives.supervised import SupervisedObjective
 from medfuse.training.settings import (
     AdversarialSettings,
     ContrastiveSettings,
+    FindingsTextSettings,
     FitSettings,
     GenerationSettings,
     MaskedSettings,
@@ -37,6 +38,7 @@ ALL = ObjectiveSettings(
     masked=MaskedSettings(),
     generation=GenerationSettings(),
     adversarial=AdversarialSettings(),
+    findings_text=FindingsTextSettings(),
 )
 ABSENT = {1: (Modality.IMAGE,), 2: (Modality.NOTE, Modality.VOICE), 3: (Modality.VOICE,)}
 """What some of the studies lack."""
@@ -47,8 +49,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FusedModel:
     folder = tmp_path_factory.mktemp("models") / "bert"
     torch.manual_seed(0)
     write_bert(folder)
-    chosen = ModelSettings(note=folder, width=16, shared_space=8, generate_missing=True)
-    return build_model(chosen, PREPARE, TASKS, pretrained=False)
+    chosen = ModelSettings(
+        note=folder, width=16, shared_space=8, generate_missing=True, findings_text=True
+    )
+    return build_model(chosen, PREPARE, TASKS, pretrained=False, words=9)
 
 
 def make_batch(model: FusedModel, seed: int = 0, n: int = 8) -> FeatureBatch:
@@ -65,6 +69,11 @@ def make_batch(model: FusedModel, seed: int = 0, n: int = 8) -> FeatureBatch:
                 for m in MODALITIES
             },
             labels[i],
+            tuple(
+                Told(i % 3, needs, np.array([1, 4 + i % 5, 5, 2]))
+                for needs in (None, frozenset({Modality.NOTE}))
+                if i % 2
+            ),
         )
         for i in range(n)
     ]

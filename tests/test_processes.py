@@ -24,7 +24,7 @@ from medfuse.training.dropout import drop_modalities, step_rng
 from medfuse.training.processes import Share
 from medfuse.training.settings import TrainSettings
 from tests.process_of_several import train_widened
-from tests.tiny_run import write_config
+from tests.tiny_run import add_sentences, write_config
 
 SCRIPT = Path(__file__).with_name("process_of_several.py")
 
@@ -33,7 +33,9 @@ def write(folder: Path, cohort: Path, bert: Path, batch_size: int, processes: in
     """Write the settings of a run without dropout inside the network."""
     folder.mkdir()
     config = write_config(folder, cohort, bert)
-    text = config.read_text().replace("[model]\n", "[model]\ndropout = 0.0\n")
+    model = "[model]\ndropout = 0.0\nfindings_text = true\n"
+    text = add_sentences(config.read_text().replace("[model]\n", model), cohort)
+    text += "[objectives.findings_text]\n"
     fit = f'batch_size = {batch_size}\nprocesses = {processes}\nbalance = "weight"'
     config.write_text(text.replace("batch_size = 8", fit))
     return config

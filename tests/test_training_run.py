@@ -33,7 +33,7 @@ from medfuse.training.run import train_model
 from medfuse.training.settings import TrainSettings
 from medfuse.trust.calibration import calibrate
 from medfuse.types import MODALITIES, SUBSETS, subset_name
-from tests.tiny_run import write_config
+from tests.tiny_run import add_sentences, write_config
 
 
 @pytest.fixture(scope="module")
@@ -188,11 +188,12 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     tmp_path: Path, small_cohort: Path, tiny_bert: Path
 ) -> None:
     # Every objective that draws, or learns something of its own that the checkpoint leaves behind.
-    names = ("contrastive", "masked", "generation", "adversarial")
+    names = ("contrastive", "masked", "generation", "adversarial", "findings_text")
     more = "".join(f"[objectives.{name}]\n" for name in names) + "[augment]\nvoice = true\n"
     config = write_config(tmp_path, small_cohort, tiny_bert, epochs=6, more=more)
-    parts = "[model]\nshared_space = 8\ngenerate_missing = true\n"
-    config.write_text(config.read_text().replace("[model]\n", parts))
+    parts = "[model]\nshared_space = 8\ngenerate_missing = true\nfindings_text = true\n"
+    text = config.read_text().replace("[model]\n", parts)
+    config.write_text(add_sentences(text, small_cohort))
 
     def start(out: str, *more: str) -> subprocess.Popen[bytes]:
         code = "from medfuse.training.command import train; import typer; typer.run(train)"

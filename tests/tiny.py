@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from medfuse.attribution.background import Background
@@ -18,10 +19,13 @@ from medfuse.config import (
     TaskKind,
     VoiceSettings,
 )
+from medfuse.models.decoder import FindingsDecoder
 from medfuse.models.fused import build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.weights import tokenizer_path
 from medfuse.synthetic.world import FINDINGS
+from medfuse.text.record import TextRecord
+from medfuse.text.vocabulary import PADDING, build_vocabulary
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
 from medfuse.trust.calibration import Calibration, TargetCalibration
 
@@ -41,6 +45,17 @@ CALIBRATION = Calibration(
         f"findings.{FINDINGS[0]}": TargetCalibration(temperature=1.5),
         "age.age": TargetCalibration(offset=50.0, scale=15.0),
     }
+)
+SENTENCES = tuple(f"A {name.replace('_', ' ')} is seen." for name in FINDINGS)
+VOCABULARY = build_vocabulary(SENTENCES)
+TEXT = TextRecord(
+    words=VOCABULARY.words,
+    findings=TASKS[0].targets,
+    # The first and the third are always said, the second is never precise enough.
+    thresholds=dict(zip(TASKS[0].targets, (0.0, None, 0.0, 1.0, 1.0, 1.0), strict=True)),
+    precision=0.75,
+    cells=4,
+    mel_step=8.0,
 )
 BACKGROUND = Background(
     image=np.linspace(0.2, 0.6, 64 * 64, dtype=np.float32).reshape(64, 64),
@@ -67,7 +82,11 @@ def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: o
     with torch.random.fork_rng():
         torch.manual_seed(0)
         write_bert(notes)
-        model = build_model(settings, prepare, TASKS, pretrained=True).eval()
+        words = len(VOCABULARY) if settings.findings_text else 0
+        model = build_model(settings, prepare, TASKS, pretrained=True, words=words)
+        if model.decoder is not None:
+            teach(model.decoder)
+        model.eval()
     record = CheckpointRecord(
         model=settings,
         prepare=prepare,
@@ -75,10 +94,32 @@ def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: o
         calibration=CALIBRATION,
         metrics={},
         cohort_digest="0" * 64,
+        text=TEXT if settings.findings_text else None,
         versions=library_versions(),
     )
     save_checkpoint(folder, model, BACKGROUND, record)
     return folder
+
+
+def teach(decoder: FindingsDecoder) -> None:
+    """Let a decoder say each finding's sentence, whatever the study."""
+    encoded = [VOCABULARY.encode(text) for text in SENTENCES]
+    words = np.full((len(encoded), max(map(len, encoded))), PADDING)
+    for row, own in zip(words, encoded, strict=True):
+        row[: len(own)] = own
+    given, aim = torch.from_numpy(words[:, :-1]), torch.from_numpy(words[:, 1:])
+    each = torch.arange(len(words))
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-2)
+    for _ in range(80):
+        memory = torch.randn(1, 12, decoder.kind.shape[1])
+        mask = torch.rand(1, 12) < 0.7
+        written = decoder(memory, mask, torch.zeros_like(each), each, given)
+        loss = functional.cross_entropy(
+            written.logits.flatten(0, 1), aim.flatten(), ignore_index=PADDING
+        )
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
 
 
 def write_bert(folder: Path) -> None:

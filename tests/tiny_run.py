@@ -59,3 +59,9 @@ def write_config(folder: Path, cohort: Path, bert: Path, epochs: int = 2, more: 
     )
     config.write_text(text + more, encoding="utf-8")
     return config
+
+
+def add_sentences(text: str, cohort: Path) -> str:
+    """Let the settings in ``config.toml`` name the cohort's sentences."""
+    sentences = f"[cohort]\nsentences = {json.dumps(str(cohort / 'sentences.csv'))}\n"
+    return text.replace("[cohort]\n", sentences)

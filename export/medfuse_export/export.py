@@ -18,20 +18,32 @@ from medfuse.bundle import (
     GOLDEN_ANSWER,
     GRAPH,
     MODEL_CARD,
+    TEXT_GRAPH,
     TOKENIZER,
     WEIGHTS,
     ExplainRecord,
     Manifest,
+    TextManifest,
     check_place,
     write_bundle,
 )
 from medfuse.data.prepare import collate, prepare
-from medfuse.golden import GoldenAnswer, keep
+from medfuse.golden import CLEAR, GoldenAnswer, keep
+from medfuse.models.decoder import TorchWriter
+from medfuse.models.fused import FusedModel
 from medfuse.models.settings import ModelSettings
-from medfuse.runtime import OnnxNetwork, load_graph, open_network, read_weights
+from medfuse.runtime import (
+    OnnxNetwork,
+    OnnxWriter,
+    load_graph,
+    open_network,
+    open_writer,
+    read_weights,
+)
+from medfuse.text.writing import write_drafts
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.trust.calibration import answer
-from medfuse.types import SUBSETS, Study, subset_name
+from medfuse.types import SUBSETS, Batch, Study, subset_name
 from medfuse_export.certify import STUDIES, certify, check_certificate, count_studies
 from medfuse_export.graph import (
     OPSET,
@@ -41,9 +53,11 @@ from medfuse_export.graph import (
     export_graphs,
     input_specs,
     output_specs,
+    text_specs,
 )
 from medfuse_export.model_card import write_model_card
 from medfuse_export.parity import TOLERANCE, check_parity, measure_parity, run_torch
+from medfuse_export.text_parity import check_text_parity, measure_text_parity, remember
 from medfuse_export.unseen import make_unseen
 
 Progress = Callable[[str, float], None]
@@ -125,6 +139,25 @@ def export_bundle(
     )
     check_parity(report)
 
+    text = None
+    if graphs.write is not None:
+        assert loaded.record.text is not None
+        given, made = text_specs(model)
+        text = TextManifest(
+            record=loaded.record.text,
+            inputs=given,
+            outputs=made,
+            parity=measure_text_parity(
+                load_graph(GRAPH, graphs.predict, weights, "cpu"),
+                OnnxWriter(load_graph(TEXT_GRAPH, graphs.write, weights, "cpu")),
+                model,
+                settings,
+                pool[1 : 1 + POOL],
+                tolerance,
+            ),
+        )
+        check_text_parity(text.parity)
+
     explain = None
     if graphs.explain is not None:
         progress("certify", 0.0)
@@ -160,6 +193,7 @@ def export_bundle(
         calibration=loaded.calibration,
         parity=report,
         explain=explain,
+        text=text,
         model=_portable(loaded.model_settings),
         checkpoint=loaded.digest,
         training_data=loaded.record.cohort_digest,
@@ -174,12 +208,16 @@ def export_bundle(
         MODEL_CARD: write_model_card(manifest).encode(),
         **_make_golden(studies[0], loaded, report.scale["logits"]),
     }
+    if graphs.write is not None:
+        contents[TEXT_GRAPH] = graphs.write
     if graphs.explain is not None:
         contents[ANSWER_GRAPH], contents[EXPLAIN_GRAPH] = graphs.answer, graphs.explain
         contents[BACKGROUND] = to_bytes(loaded.background)
     written = write_bundle(bundle, contents, manifest)
     if explain is not None:
         open_network(written, "cpu")
+    if text is not None:
+        open_writer(written, "cpu", weights)
     progress("write", 1.0)
     return written.manifest
 
@@ -191,10 +229,14 @@ def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str
     images = {f"golden/image_{i}.dcm": data for i, data in enumerate(study.images)}
     parts = {**images, "golden/note.txt": study.note, "golden/voice.wav": study.voice}
     logits: dict[str, tuple[float, ...]] = {}
+    sentences: dict[str, dict[str, str]] = {}
     probabilities: dict[str, tuple[float, ...]] = {}
     for subset in SUBSETS:
         one = prepare(keep(study, subset), checkpoint.prepare, checkpoint.tokenizer)
-        raw = run_torch(checkpoint.model, collate([one], checkpoint.prepare))[0][0]
+        batch = collate([one], checkpoint.prepare)
+        raw = run_torch(checkpoint.model, batch)[0][0]
+        if checkpoint.record.text is not None:
+            sentences[subset_name(subset)] = _write_clear(checkpoint.model, batch, checkpoint)
         answers = answer(checkpoint.tasks, raw, checkpoint.calibration)
         chances = np.concatenate([task.probabilities for task in answers])
         logits[subset_name(subset)] = tuple(map(float, raw))
@@ -206,10 +248,26 @@ def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str
         targets=tuple(target for task in checkpoint.tasks for target in task.targets),
         logits=logits,
         probabilities=probabilities,
+        sentences=sentences,
         scale=scale,
         tolerance=GOLDEN_TOLERANCE,
     )
     return {**parts, GOLDEN_ANSWER: (expected.model_dump_json(indent=2) + "\n").encode()}
+
+
+def _write_clear(model: FusedModel, batch: Batch, checkpoint: Checkpoint) -> dict[str, str]:
+    """Write a sentence of each finding of one study by torch; keep those that are not close."""
+    record = checkpoint.record.text
+    assert record is not None
+    assert model.decoder is not None
+    tokens, mask = remember(model, batch)
+    asked = range(len(record.findings))
+    drafts = write_drafts(TorchWriter(model.decoder), tokens[0], mask[0], asked)
+    return {
+        target: record.vocabulary.decode(draft.words)
+        for target, draft in zip(record.findings, drafts, strict=True)
+        if draft is not None and draft.lead >= CLEAR
+    }
 
 
 def _portable(settings: ModelSettings) -> dict[str, JsonValue]:

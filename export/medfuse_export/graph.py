@@ -19,6 +19,7 @@ from medfuse.config import PrepareSettings
 from medfuse.errors import ExportError
 from medfuse.models.fused import FusedModel, Outputs
 from medfuse.models.image.repvgg import fold_branches
+from medfuse.text.vocabulary import MOST_WORDS
 from medfuse.types import Modality
 from medfuse_export.gradient import add_gradients
 from medfuse_export.sharing import share_weights
@@ -30,6 +31,7 @@ EMBEDDED = "note_embeddings"
 CELLS = "image_cells"
 FRAMES = "frame_attention"
 WEIGHTS_INPUT = "weights"
+MEMORY = ("memory", "memory_mask")
 WANTED = {
     "image": "image_gradient",
     EMBEDDED: "note_gradient",
@@ -45,6 +47,9 @@ _AXES = {
     "frames": Dim("frames"),
     "word_pieces": Dim("word_pieces", max=512),
     "mel_frames": Dim("mel_frames", min=81),
+    "tokens": Dim("tokens"),
+    "rows": Dim("rows"),
+    "words": Dim("words", max=MOST_WORDS + 1),
 }
 PROTOBUF_BYTES = 2 * 2**30
 
@@ -67,9 +72,34 @@ def output_specs(model: FusedModel) -> tuple[ArraySpec, ...]:
     lengths = dict.fromkeys(Outputs._fields, model.embedding_length)
     lengths["logits"] = sum(task.logits for task in model.tasks)
     lengths["fused"] = model.width
-    return tuple(
+    specs = tuple(
         ArraySpec(name=name, dtype="float32", axes=("batch", length))
         for name, length in lengths.items()
+    )
+    return specs if model.decoder is None else (*specs, *_memory_specs(model.width))
+
+
+def text_specs(
+    model: FusedModel,
+) -> tuple[tuple[ArraySpec, ...], tuple[ArraySpec, ...]]:
+    """Name the inputs and the outputs of the graph that writes findings text."""
+    assert model.decoder is not None
+    words = model.decoder.words
+    return (
+        *_memory_specs(model.width),
+        ArraySpec(name="study", dtype="int64", axes=("rows",)),
+        ArraySpec(name="finding", dtype="int64", axes=("rows",)),
+        ArraySpec(name="words", dtype="int64", axes=("rows", "words")),
+    ), (
+        ArraySpec(name="word_logits", dtype="float32", axes=("rows", "words", words)),
+        ArraySpec(name="energy", dtype="float32", axes=("rows", "words", "tokens")),
+    )
+
+
+def _memory_specs(width: int) -> tuple[ArraySpec, ArraySpec]:
+    return (
+        ArraySpec(name=MEMORY[0], dtype="float32", axes=("batch", "tokens", width)),
+        ArraySpec(name=MEMORY[1], dtype="bool", axes=("batch", "tokens")),
     )
 
 
@@ -83,6 +113,7 @@ class Graphs:
         explain: The same with gradients; None where it was not asked for.
         embedding: The name of the word pieces' table among the weights.
         weights: The file, in the format of the package safetensors.
+        write: Writes findings text; None of a model that has no decoder.
     """
 
     predict: bytes
@@ -90,6 +121,7 @@ class Graphs:
     explain: bytes | None
     embedding: str
     weights: bytes
+    write: bytes | None = None
 
 
 def export_graphs(
@@ -108,9 +140,9 @@ def export_graphs(
         ExportError: Torch cannot trace or translate the model, an operator's gradient is not known,
             a graph isn't valid, or it is larger than the 2 GiB that one file holds.
     """
-    traced = _trace(
-        fold_branches(model), inputs, [*(spec.name for spec in outputs), EMBEDDED, CELLS, FRAMES]
-    )
+    folded = fold_branches(model)
+    names = [*(spec.name for spec in outputs), EMBEDDED, CELLS, FRAMES]
+    traced = _trace(_Opened(folded), inputs, names)
     _rename(traced.graph)
     predict = _select(traced, [spec.name for spec in outputs])
     _declare(predict.graph, inputs, outputs)
@@ -123,7 +155,13 @@ def export_graphs(
         _add_weights_input(explain)
         add_gradients(explain, "logits", WEIGHTS_INPUT, WANTED)
         explain = _select(explain, ["logits", CELLS, *WANTED.values()])
-    graphs = [graph for graph in (predict, answer, explain) if graph is not None]
+    write = None
+    if model.decoder is not None:
+        asked, said = text_specs(model)
+        write = _trace(_Writing(folded), asked, [spec.name for spec in said])
+        _rename(write.graph)
+        _declare(write.graph, asked, said)
+    graphs = [graph for graph in (predict, answer, explain, write) if graph is not None]
     for graph in graphs:
         _strip(graph)
         _check(graph)
@@ -138,6 +176,7 @@ def export_graphs(
         explain=None if explain is None else _serialise(explain),
         embedding=embedding,
         weights=weights,
+        write=None if write is None else _serialise(write),
     )
 
 
@@ -205,10 +244,27 @@ class _Opened(nn.Module):
         features = self.model.extract_embedded(values, masks)
         encoded = self.model.encode(features, self.model.cover(masks))
         frames = self.model.image.attend_frames(encoded[Modality.IMAGE])
-        return (*self.model.fuse(encoded), embedded, features[Modality.IMAGE], frames)
+        memory = () if self.model.decoder is None else self.model.decoder.remember(encoded)
+        return (*self.model.fuse(encoded), *memory, embedded, features[Modality.IMAGE], frames)
 
 
-def _trace(model: FusedModel, inputs: Sequence[ArraySpec], outputs: Sequence[str]) -> ModelProto:
+class _Writing(nn.Module):
+    """The decoder alone, its weights named as in the model."""
+
+    def __init__(self, model: FusedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, memory: Tensor, memory_mask: Tensor, study: Tensor, finding: Tensor, words: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Say what comes next after every word, and what each token added."""
+        assert self.model.decoder is not None
+        logits, energy = self.model.decoder(memory, memory_mask, study, finding, words)
+        return logits, energy
+
+
+def _trace(module: nn.Module, inputs: Sequence[ArraySpec], outputs: Sequence[str]) -> ModelProto:
     example = tuple(_example(spec) for spec in inputs)
     shapes = tuple(
         {i: _AXES[axis] for i, axis in enumerate(spec.axes) if isinstance(axis, str)}
@@ -216,7 +272,7 @@ def _trace(model: FusedModel, inputs: Sequence[ArraySpec], outputs: Sequence[str
     )
     with _quiet(), torch.no_grad():
         try:
-            traced = torch.export.export(_Opened(model).eval(), example, dynamic_shapes=shapes)
+            traced = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
             program = torch.onnx.export(
                 traced,
                 example,
@@ -368,6 +424,7 @@ def _declare(graph: GraphProto, inputs: Sequence[ArraySpec], outputs: Sequence[A
 def _example(spec: ArraySpec) -> torch.Tensor:
     """Make an input that torch traces with; every free axis has a length of its own."""
     lengths = {"batch": 2, "frames": 3, "word_pieces": 20, "mel_frames": 200}
+    lengths |= {"tokens": 30, "rows": 4, "words": 6}
     shape = [lengths[axis] if isinstance(axis, str) else axis for axis in spec.axes]
     return torch.ones(shape, dtype=getattr(torch, spec.dtype))
 

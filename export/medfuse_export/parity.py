@@ -81,7 +81,7 @@ def measure_parity(
     subset_of: list[frozenset[Modality]] = []
     largest, difference = [], []  # a row per study of the sweep, a column per output
     for done, (size, present) in enumerate(planned, start=1):
-        batch = _make_batch(pool, size, present, prepare)
+        batch = make_batch(pool, size, present, prepare)
         by_torch, by_onnx = run_torch(model, batch), _run_onnx(session, batch)
         _check_finite(by_torch, by_onnx)
         size_of += [size] * size.batch
@@ -167,7 +167,7 @@ def _judge(
     """
     longest = sweep_sizes(prepare)[1]
     size = Size(len(SUBSETS), 1, longest.word_pieces, longest.mel_frames)
-    batch = _make_batch(pool, size, SUBSETS, prepare)
+    batch = make_batch(pool, size, SUBSETS, prepare)
     exact = run_torch(deepcopy(model).double(), batch)[:1]
     by_onnx, by_torch = _run_onnx(session, batch)[:1], run_torch(model, batch)[:1]
     _check_finite(exact, by_onnx, by_torch)
@@ -189,12 +189,13 @@ def _plan(sizes: Sequence[Size]) -> Iterator[tuple[Size, tuple[frozenset[Modalit
             yield size, tuple(SUBSETS[-1 - row % len(SUBSETS)] for row in range(size.batch))
 
 
-def _make_batch(
+def make_batch(
     pool: Sequence[Prepared],
     size: Size,
     present: Sequence[frozenset[Modality]],
     prepare: PrepareSettings,
 ) -> Batch:
+    """Cut and join a batch of a size from the pool, a subset of modalities for each study."""
     cut = [_cut(pool, row, size, subset) for row, subset in enumerate(present)]
     return collate(cut, prepare)
 

@@ -10,9 +10,10 @@ from scipy.special import logit
 from medfuse.config import VoiceSettings
 from medfuse.overlay import find_words, mel_centres_hz, mel_times_s
 from medfuse.synthetic.evidence import ImageEvidence, NoteEvidence, VoiceEvidence
+from medfuse.synthetic.findings import signs_of
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import Truth
-from medfuse.synthetic.world import DISCORDANCE, SIGN_NAMES, SIGNS, TARGETS, build_world
+from medfuse.synthetic.world import DISCORDANCE, SIGN_NAMES, TARGETS, build_world
 from medfuse.types import (
     MODALITIES,
     SUBSETS,
@@ -63,13 +64,6 @@ class Evidence:
         sizes = zip(self.inside, self.weights, strict=True)
         total = sum(part.size * w for part, w in zip(self.inside, self.weights, strict=True))
         return float(sum(part.sum() * w for part, w in sizes) / total)
-
-
-def signs_of(finding: str, modality: Modality) -> tuple[str, ...]:
-    """Name the signs by which a modality tells something of a finding."""
-    if finding == DISCORDANCE.name:
-        return tuple(s.name for s in SIGNS[modality] if s.name in DISCORDANCE.parents)
-    return tuple(s.name for s in SIGNS[modality] if finding in s.parents)
 
 
 def unique_modality(finding: str) -> Modality | None:

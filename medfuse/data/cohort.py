@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from medfuse.config import Settings, Task
 from medfuse.data.labels import LabelSettings, label_reader
+from medfuse.data.sentences import GivenSentence, read_sentences
 from medfuse.errors import CohortError
-from medfuse.types import Modality, Study
+from medfuse.types import Modality, Study, subset_name
 
 ANOTHER_VALUE = "label has a value that no class is mapped to"
 NO_LABEL = "no label"
@@ -76,6 +77,9 @@ class CohortSettings(Settings):
         default=None, description="folder that paths start from and stay in; the table's by default"
     )
     columns: Columns = Columns()
+    sentences: Path | None = Field(
+        default=None, description="CSV of findings sentences to learn from, beside the table"
+    )
     labels: dict[str, LabelSettings] = Field(
         default_factory=dict, description="by task name, where the defaults do not fit"
     )
@@ -101,6 +105,7 @@ class CohortRow:
             counted from 0, or the quantity; NaN where not known.
         patient_id: Groups the studies of one person; never enters a message.
         check_patient_id: Whether the study's files must carry the same identifier.
+        sentences: What somebody wrote of its findings, for a decoder to learn.
     """
 
     number: int
@@ -117,6 +122,7 @@ class CohortRow:
     date: str = field(default="", repr=False)
     split: Split | None = None
     check_patient_id: bool = False
+    sentences: tuple[GivenSentence, ...] = field(default=(), repr=False)
 
     @property
     def labelled(self) -> bool:
@@ -160,10 +166,13 @@ class Cohort:
 
     @property
     def digest(self) -> str:
-        """SHA-256, as hex, of the rows' identities, labels and splits, but not of their files."""
+        """SHA-256, as hex, of the rows' identities, labels, splits and sentences, not of files."""
         digest = hashlib.sha256()
         for row in self.rows:
             digest.update(repr((row.patient_id, row.study_id, row.labels, row.split)).encode())
+            for each in row.sentences:
+                named = each.modalities and subset_name(each.modalities)
+                digest.update(repr((each.target, named, each.text)).encode())
         return digest.hexdigest()
 
 
@@ -190,6 +199,8 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
     reader.refuse_missing_files()
     _check_study_ids(rows)
     _check_splits(rows)
+    if settings.sentences is not None:
+        rows = _add_sentences(rows, settings.sentences, tasks)
     return Cohort(tasks=tuple(tasks), rows=tuple(rows), excluded=dict(excluded))
 
 
@@ -339,6 +350,15 @@ class _Reader:
 
     def _bad(self, i: int, column: str, why: str) -> CohortError:
         return CohortError(f"{self.settings.table.name}, row {i + 1}, column {column!r}: {why}")
+
+
+def _add_sentences(rows: Sequence[CohortRow], path: Path, tasks: Sequence[Task]) -> list[CohortRow]:
+    """Give each study its sentences; those of studies that are left out are left out, too."""
+    sentences = read_sentences(path, tasks)
+    told = [replace(row, sentences=sentences.get(row.study_id, ())) for row in rows]
+    if not any(row.sentences for row in told):
+        raise CohortError(f"{path.name}: no sentence is of a study of the cohort")
+    return told
 
 
 def _check_study_ids(rows: Sequence[CohortRow]) -> None:

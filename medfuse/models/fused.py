@@ -8,7 +8,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from medfuse.config import PrepareSettings, Task
+from medfuse.data.sentences import findings_of
 from medfuse.models.alignment import Alignment
+from medfuse.models.decoder import FindingsDecoder
 from medfuse.models.encoder import Encoder
 from medfuse.models.focus import PLAIN, Focus
 from medfuse.models.fusion import FUSIONS
@@ -50,6 +52,7 @@ class FusedModel(nn.Module):
         width: D.
         alignment: Brings the embeddings into one space; None where that was not asked for.
         generator: Guesses missing modalities' embeddings for the fusion; likewise.
+        decoder: Writes sentences of findings; likewise.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class FusedModel(nn.Module):
         heads: Sequence[Head],
         alignment: Alignment | None = None,
         generator: Generator | None = None,
+        decoder: FindingsDecoder | None = None,
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
@@ -74,6 +78,7 @@ class FusedModel(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.alignment = alignment
         self.generator = generator
+        self.decoder = decoder
 
     @property
     def embedding_length(self) -> int:
@@ -208,6 +213,7 @@ def build_model(
     tasks: Sequence[Task],
     *,
     pretrained: bool,
+    words: int = 0,
 ) -> FusedModel:
     """Build the network; new weights come from torch's global generator, so seed it first.
 
@@ -216,19 +222,26 @@ def build_model(
         prepare: The shapes of what comes in.
         tasks: The questions.
         pretrained: Load the backbones' weights; a checkpoint that brings its own needs none.
+        words: How many words findings text is written with; without any there is no decoder.
 
     Raises:
         SettingsError: Weights are missing or do not fit.
     """
     width, dropout = settings.width, settings.dropout
+    image = build_image_encoder(settings, prepare.image.size, pretrained=pretrained)
     return FusedModel(
         tasks,
         width,
-        image=build_image_encoder(settings, prepare.image.size, pretrained=pretrained),
+        image=image,
         note=build_note_encoder(settings, prepare.note.word_pieces, pretrained=pretrained),
         voice=build_voice_encoder(settings, prepare.voice, pretrained=pretrained),
         fusion=FUSIONS[settings.fusion](width, dropout),
         heads=[HEADS[task.kind](task, width) for task in tasks],
         alignment=Alignment(width, settings.shared_space) if settings.shared_space else None,
         generator=Generator(width, dropout) if settings.generate_missing else None,
+        decoder=(
+            FindingsDecoder(len(findings_of(tasks)), words, image.feature_shape[0], width, dropout)
+            if settings.findings_text and words
+            else None
+        ),
     )

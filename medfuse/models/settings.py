@@ -55,6 +55,9 @@ class ModelSettings(Settings):
     generate_missing: bool = Field(
         default=False, description="guess an absent modality's embedding from the present ones"
     )
+    findings_text: bool = Field(
+        default=False, description="write a sentence of each finding that is stated"
+    )
     freeze_image: bool = Field(default=True, description="keep the image network as it came")
     freeze_note: bool = Field(
         default=True, description="keep a pretrained note network as it came; others always learn"

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from medfuse.data.sentences import SENTENCE_COLUMNS
 from medfuse.errors import CohortError
+from medfuse.synthetic.findings import write_findings
 from medfuse.synthetic.network import cohort_auc
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import SyntheticStudy, make_study
@@ -33,7 +35,9 @@ COLUMNS = (
 
 SUMMARY = "cohort.json"
 
-_OWN = (SUMMARY, "cohort.csv", "truth.jsonl", "studies", "truth")
+SENTENCES = "sentences.csv"
+
+_OWN = (SUMMARY, "cohort.csv", SENTENCES, "truth.jsonl", "studies", "truth")
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ class _Written:
 
     row: tuple[str, ...]
     truth: str
+    sentences: tuple[tuple[str, ...], ...]
     labels: Bool[np.ndarray, " k"]
     missing: Bool[np.ndarray, " m"]
     posterior: Float64[np.ndarray, "7 k"]
@@ -116,12 +121,16 @@ def write_cohort(
     with (
         (folder / "cohort.csv").open("w", encoding="utf-8", newline="") as table,
         (folder / "truth.jsonl").open("w", encoding="utf-8", newline="\n") as truths,
+        (folder / SENTENCES).open("w", encoding="utf-8", newline="") as texts,
     ):
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(COLUMNS)
+        sentences = csv.writer(texts, lineterminator="\n")
+        sentences.writerow(SENTENCE_COLUMNS)
         for study in _write_studies(folder, options, workers or _count_cores()):
             rows.writerow(study.row)
             truths.write(study.truth + "\n")
+            sentences.writerows(study.sentences)
             written.append(study)
             if progress is not None:
                 progress(len(written))
@@ -231,9 +240,20 @@ def _write_study(folder: Path, options: CohortOptions, index: int) -> _Written:
     )
     truth = made.truth
     line = json.dumps(_describe_truth(made))
+    sentences = tuple(
+        (made.study_id, each.finding, subset_name(each.modalities), each.text)
+        for each in write_findings(options, index, truth)
+    )
     missing = np.array([m not in truth.present for m in MODALITIES])
     return _Written(
-        row, line, truth.labels, missing, truth.posterior, truth.delivered, made.patient.split
+        row,
+        line,
+        sentences,
+        truth.labels,
+        missing,
+        truth.posterior,
+        truth.delivered,
+        made.patient.split,
     )
 
 

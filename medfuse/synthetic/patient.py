@@ -35,6 +35,7 @@ class Stream(IntEnum):
     BODY = 8
     SPEAKER = 9
     MOOD = 10
+    FINDINGS = 11
 
 
 def open_stream(options: CohortOptions, stream: Stream, number: int) -> np.random.Generator:

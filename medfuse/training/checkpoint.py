@@ -27,6 +27,7 @@ from medfuse.errors import BundleError, MedfuseError, TrainingError
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.weights import tokenizer_path
+from medfuse.text.record import TextRecord
 from medfuse.trust.calibration import Calibration
 
 RECORD = "checkpoint.json"
@@ -54,6 +55,9 @@ class CheckpointRecord(Settings):
     calibration: Calibration
     metrics: dict[str, JsonValue] = Field(description="the report of training, for the record")
     cohort_digest: str = Field(description="SHA-256 of the cohort's rows, labels, splits and files")
+    text: TextRecord | None = Field(
+        default=None, description="how its decoder is asked; null of a model without one"
+    )
     versions: dict[str, str] = Field(description="libraries that trained it")
     files: dict[
         Literal["model.safetensors", "tokenizer.json", "background.safetensors"], Sha256
@@ -163,7 +167,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             )
     try:
         # A user's own image weights served to start training; the trained ones are in the folder.
-        model = build_model(record.model, record.prepare, record.tasks, pretrained=False)
+        words = 0 if record.text is None else len(record.text.words)
+        model = build_model(
+            record.model, record.prepare, record.tasks, pretrained=False, words=words
+        )
         model.load_state_dict(_read_weights(folder / WEIGHTS), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise TrainingError(f"{folder}: {WEIGHTS} does not fit the network it names") from error

@@ -7,13 +7,15 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medfuse.config import Balance, PrepareSettings, Task, TaskKind
+from medfuse.data.cohort import CohortRow
 from medfuse.data.prepare import SHORTEST_VOICE
 from medfuse.models.fused import FusedModel
+from medfuse.text.vocabulary import PADDING, Vocabulary
 from medfuse.training.features import Features, pad
 from medfuse.training.processes import WHOLE, Share
 from medfuse.trust.calibration import label_slices
@@ -21,11 +23,51 @@ from medfuse.types import MODALITIES, Modality
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A sentence to learn.
+
+    Attributes:
+        finding: The decoder's number of what it is of.
+        needs: The modalities it rests on; None for all that the study has.
+        words: Their numbers, start and end included.
+    """
+
+    finding: int
+    needs: frozenset[Modality] | None
+    words: Int64[np.ndarray, " l"]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One study: its features by modality (None where absent) and its labels."""
+    """One study: its features by modality (None where absent), its labels and its sentences."""
 
     features: Mapping[Modality, np.ndarray | None]
     labels: Float64[np.ndarray, " c"]
+    told: tuple[Told, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceBatch:
+    """The sentences of several studies.
+
+    Attributes:
+        study: Each one's study, by its place in the batch.
+        finding: What it is of.
+        needs: The modalities it rests on, in the order of `MODALITIES`.
+        whole: Whether it rests on all that the study has, and `needs` says nothing.
+        words: Padded with zeros.
+    """
+
+    study: Int64[Tensor, " n"]
+    finding: Int64[Tensor, " n"]
+    needs: Bool[Tensor, "n 3"]
+    whole: Bool[Tensor, " n"]
+    words: Int64[Tensor, "n l"]
+
+    def to(self, device: torch.device) -> "SentenceBatch":
+        """Move it to a device."""
+        moved = (self.study, self.finding, self.needs, self.whole, self.words)
+        return SentenceBatch(*(tensor.to(device) for tensor in moved))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +78,13 @@ class FeatureBatch:
         values: By modality, (B, N, ...).
         masks: Bool (B, N): where a token is real.
         labels: (B, C), NaN where not known; quantities standardised.
+        sentences: What there is to learn of findings text; None where there is nothing.
     """
 
     values: Mapping[Modality, Tensor]
     masks: Mapping[Modality, Tensor]
     labels: Float[Tensor, "b c"]
+    sentences: SentenceBatch | None = None
 
     def __len__(self) -> int:
         """How many studies there are."""
@@ -58,16 +102,21 @@ class FeatureBatch:
             values={m: v.to(device) for m, v in self.values.items()},
             masks={m: v.to(device) for m, v in self.masks.items()},
             labels=self.labels.to(device),
+            sentences=None if self.sentences is None else self.sentences.to(device),
         )
 
 
 class FeatureDataset(Dataset[Example]):
-    """Some of the studies of `Features`, with labels ready for the loss."""
+    """Some of the studies of `Features`, with labels and sentences ready for the loss."""
 
     def __init__(
-        self, features: Features, studies: Sequence[int], labels: Float64[np.ndarray, "n c"]
+        self,
+        features: Features,
+        studies: Sequence[int],
+        labels: Float64[np.ndarray, "n c"],
+        told: Sequence[tuple[Told, ...]] = (),
     ) -> None:
-        self.features, self.studies, self.labels = features, studies, labels
+        self.features, self.studies, self.labels, self.told = features, studies, labels, told
 
     def __len__(self) -> int:
         """How many studies there are."""
@@ -78,7 +127,8 @@ class FeatureDataset(Dataset[Example]):
         if i is None:
             return Example(dict.fromkeys(MODALITIES), np.full(self.labels.shape[1], np.nan))
         study = self.studies[i]
-        return Example({m: self.features.get(study, m) for m in MODALITIES}, self.labels[study])
+        features = {m: self.features.get(study, m) for m in MODALITIES}
+        return Example(features, self.labels[study], self.told[study] if self.told else ())
 
 
 class Collator:
@@ -102,7 +152,38 @@ class Collator:
             stacked, mask = pad([e.features[modality] for e in examples], padding)
             values[modality], masks[modality] = torch.from_numpy(stacked), torch.from_numpy(mask)
         labels = np.stack([e.labels for e in examples]).astype(np.float32)
-        return FeatureBatch(values, masks, torch.from_numpy(labels))
+        sentences = stack_sentences([e.told for e in examples])
+        return FeatureBatch(values, masks, torch.from_numpy(labels), sentences)
+
+
+def stack_sentences(told: Sequence[tuple[Told, ...]]) -> SentenceBatch | None:
+    """Pad the sentences of a batch's studies; None where no study has one."""
+    flat = [(i, each) for i, own in enumerate(told) for each in own]
+    if not flat:
+        return None
+    words = np.full((len(flat), max(len(each.words) for _, each in flat)), PADDING, np.int64)
+    for row, (_, each) in zip(words, flat, strict=True):
+        row[: len(each.words)] = each.words
+    return SentenceBatch(
+        study=torch.tensor([i for i, _ in flat]),
+        finding=torch.tensor([each.finding for _, each in flat]),
+        needs=torch.tensor([[m in (each.needs or ()) for m in MODALITIES] for _, each in flat]),
+        whole=torch.tensor([each.needs is None for _, each in flat]),
+        words=torch.from_numpy(words),
+    )
+
+
+def tell(
+    rows: Sequence[CohortRow], findings: Sequence[str], vocabulary: Vocabulary
+) -> list[tuple[Told, ...]]:
+    """Number the words of every study's sentences."""
+    return [
+        tuple(
+            Told(findings.index(each.target), each.modalities, vocabulary.encode(each.text))
+            for each in row.sentences
+        )
+        for row in rows
+    ]
 
 
 class EpochSampler(Sampler[int]):

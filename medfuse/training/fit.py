@@ -18,20 +18,25 @@ from torch.utils.data import DataLoader
 
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import Cohort, Split
+from medfuse.data.sentences import findings_of
 from medfuse.errors import TrainingError
 from medfuse.models.focus import PLAIN
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.processes import share_batch_norms
+from medfuse.text.record import TextRecord
+from medfuse.text.vocabulary import Vocabulary, build_vocabulary
 from medfuse.training.dataset import (
     Collator,
     EpochSampler,
     Example,
     FeatureDataset,
     QuantityScale,
+    Told,
     fit_scale,
     label_weights,
     make_loader,
     sampling_chances,
+    tell,
 )
 from medfuse.training.evaluate import AS_GIVEN, Answers, ask
 from medfuse.training.features import Features
@@ -40,6 +45,7 @@ from medfuse.training.loop import TrainingModule
 from medfuse.training.processes import WHOLE, Share, choose_strategy, name_accelerator
 from medfuse.training.settings import TrainSettings
 from medfuse.training.start import begin_from
+from medfuse.training.text import describe_text
 from medfuse.trust.calibration import Calibration, TargetCalibration, fit_calibration, label_slices
 
 
@@ -51,11 +57,13 @@ class Parts:
         module: The network, untrained, and what a step does with a batch.
         loaders: Batches of the training and of the validation studies.
         scale: How quantities are standardised in them.
+        vocabulary: Of the training studies' sentences; None where no text is learnt.
     """
 
     module: TrainingModule
     loaders: Mapping[Split, DataLoader[Example]]
     scale: QuantityScale
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +75,14 @@ class Fitted:
         calibration: Fitted on the validation studies.
         validation: The calibrated answers to them.
         history: The losses by epoch.
+        text: How its decoder is asked; None of a model without one.
     """
 
     module: TrainingModule
     calibration: Calibration
     validation: Answers
     history: History
+    text: TextRecord | None = None
 
     @property
     def model(self) -> FusedModel:
@@ -163,11 +173,17 @@ def fit_model(
         bias=fit.balance != "none" or settings.objectives.supervised.focus != PLAIN,
     )
     calibration = _undo_scale(settings.tasks, calibration, parts.scale)
+    validation = validation.calibrated(settings.tasks, calibration)
     return Fitted(
         module=module,
         calibration=calibration,
-        validation=validation.calibrated(settings.tasks, calibration),
+        validation=validation,
         history=history,
+        text=(
+            describe_text(settings, module.model, parts.vocabulary, validation)
+            if parts.vocabulary
+            else None
+        ),
     )
 
 
@@ -179,10 +195,11 @@ def assemble(
     places = {split: find_split(cohort, split) for split in (Split.TRAIN, Split.VALIDATION)}
     train_labels = labels[places[Split.TRAIN]]
     scale = fit_scale(settings.tasks, train_labels)
-    model = build_seeded(settings)
+    vocabulary, told = _number_sentences(settings, cohort, places[Split.TRAIN])
+    model = build_seeded(settings, vocabulary)
     collator = Collator(model, settings.prepare)
     data = {
-        split: FeatureDataset(features, chosen, scale.standardise(labels))
+        split: FeatureDataset(features, chosen, scale.standardise(labels), told)
         for split, chosen in places.items()
     }
     chances = sampling_chances(fit.balance, settings.tasks, train_labels)
@@ -199,7 +216,24 @@ def assemble(
     module = TrainingModule(
         model, fit, steps, weights, settings.objectives, settings.augment, share
     )
-    return Parts(module, loaders, scale)
+    return Parts(module, loaders, scale, vocabulary)
+
+
+def _number_sentences(
+    settings: TrainSettings, cohort: Cohort, training: Sequence[int]
+) -> tuple[Vocabulary | None, Sequence[tuple[Told, ...]]]:
+    """Build the vocabulary of the training studies, and number all studies' words by it.
+
+    Raises:
+        TrainingError: Text is to be learnt, and no training study has a sentence.
+    """
+    if not settings.model.findings_text:
+        return None, ()
+    sentences = [each.text for i in training for each in cohort.rows[i].sentences]
+    if not sentences:
+        raise TrainingError("no training study has a sentence to learn findings text from")
+    vocabulary = build_vocabulary(sentences)
+    return vocabulary, tell(cohort.rows, findings_of(settings.tasks), vocabulary)
 
 
 def ask_fitted(
@@ -244,15 +278,22 @@ def choose_device(settings: TrainSettings) -> torch.device:
     return torch.device(wanted)
 
 
-def build_seeded(settings: TrainSettings) -> FusedModel:
+def build_seeded(settings: TrainSettings, vocabulary: Vocabulary | None = None) -> FusedModel:
     """Build the network of a run, whose new weights come from the run's seed.
+
+    Args:
+        settings: The whole run.
+        vocabulary: What its decoder writes with; without one it has no decoder.
 
     Raises:
         SettingsError: A backbone's weights are missing.
         TrainingError: The checkpoint to begin from does not fit.
     """
     torch.manual_seed(settings.fit.seed)
-    model = build_model(settings.model, settings.prepare, settings.tasks, pretrained=True)
+    words = len(vocabulary) if vocabulary is not None else 0
+    model = build_model(
+        settings.model, settings.prepare, settings.tasks, pretrained=True, words=words
+    )
     if settings.fit.start is not None:
         begin_from(model, settings.model, settings.fit.start)
     return model

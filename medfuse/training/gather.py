@@ -14,7 +14,10 @@ from medfuse.training.fit import build_seeded
 from medfuse.training.progress import study_progress
 from medfuse.training.settings import TrainSettings
 
-MODEL_ASIDE = {"fusion", "width", "dropout", "shared_space", "generate_missing"}
+MODEL_ASIDE = {
+    *("fusion", "width", "dropout"),
+    *("shared_space", "generate_missing", "findings_text"),
+}
 """Settings of the model that change no feature."""
 
 HELD_BACK = "test study of the table's own split, held back"

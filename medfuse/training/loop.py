@@ -96,9 +96,16 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: FeatureBatch, step: int) -> None:
-        """Log the loss on studies as they are; without a supervised one, that of the others."""
+        """Log the loss on studies as they are; without a supervised one, that of the others.
+
+        What is said of findings counts beside it, or the epoch would be chosen without it.
+        """
         if self.supervised is not None:
-            loss = self.supervised.of_answers(self.model, self.encode(batch), batch.labels)
+            seen = self._see(batch, (self.fit_settings.seed, 0, step))
+            loss = self.supervised.of_answers(self.model, seen.encoded, batch.labels)
+            if "findings_text" in self.objectives:
+                said = self.objectives["findings_text"](seen)
+                loss = loss + self.weights["findings_text"] * said
         else:
             loss = self._add(self._losses(batch, (self.fit_settings.seed, 0, step)))
         self._note("validation_loss", loss, batch)
@@ -119,10 +126,13 @@ class TrainingModule(lightning.LightningModule):
         )
 
     def _losses(self, batch: FeatureBatch, seed: tuple[int, int, int]) -> dict[str, Tensor]:
+        step = self._see(batch, seed)
+        return {name: objective(step) for name, objective in self.objectives.items()}
+
+    def _see(self, batch: FeatureBatch, seed: tuple[int, int, int]) -> Step:
         features, masks = self.extract(batch)
         encoded = self.model.encode(features, masks)
-        step = Step(self.model, batch, features, masks, encoded, seed, self.share)
-        return {name: objective(step) for name, objective in self.objectives.items()}
+        return Step(self.model, batch, features, masks, encoded, seed, self.share)
 
     def _add(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()

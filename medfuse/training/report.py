@@ -76,6 +76,23 @@ def judge(difference: Figure) -> Verdict:
     return "undecided"
 
 
+class StatedReport(Settings):
+    """How rightly the text states one finding.
+
+    Attributes:
+        threshold: The calibrated probability from which it is stated; None where it never is,
+            since no threshold was precise enough on the validation studies.
+        stated: In how many test studies it is.
+        precision: The share of those that have it.
+        recall: The share of the studies that have it in which it is stated.
+    """
+
+    threshold: float | None
+    stated: int
+    precision: Figure
+    recall: Figure
+
+
 class Report(Settings):
     """All the figures of a run.
 
@@ -88,6 +105,8 @@ class Report(Settings):
         subsets: On test studies.
         gains: Of every task, what each subset of several modalities adds to the best one of them.
         fold_values: The headline figure of every fold by itself, by subset.
+        text: How rightly each finding is stated; None of a model that writes no text, and of
+            cross-validation, whose models each have thresholds of their own.
     """
 
     studies: dict[str, int]
@@ -99,6 +118,7 @@ class Report(Settings):
     subsets: dict[str, SubsetReport]
     gains: tuple[FusionGain, ...]
     fold_values: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    text: dict[str, StatedReport] | None = None
 
 
 def format_report(report: Report, tasks: Sequence[Task]) -> str:
@@ -120,7 +140,23 @@ def _lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
         columns = _columns(report, task, brief=False)
         yield from _subset_lines(report, task, columns)
         yield from _target_lines(report, task, columns)
+    yield from _text_lines(report)
     yield from _gain_lines(report)
+
+
+def _text_lines(report: Report) -> Iterator[str]:
+    """Tabulate how rightly each finding is stated in words."""
+    if report.text is None:
+        return
+    yield ""
+    yield "## Findings text"
+    yield ""
+    yield "From its threshold on a finding is stated; without one precise enough it never is."
+    yield ""
+    yield from table_head(("finding", "threshold", "stated", "precision", "recall"))
+    for target, own in report.text.items():
+        least = "never stated" if own.threshold is None else f"{own.threshold:.3f}"
+        yield table_row((target, least, str(own.stated), str(own.precision), str(own.recall)))
 
 
 def _head_lines(report: Report) -> Iterator[str]:

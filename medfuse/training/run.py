@@ -36,6 +36,7 @@ from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
 from medfuse.training.report import Report, format_report
 from medfuse.training.settings import TrainSettings
+from medfuse.training.text import measure_text
 from medfuse.training.workers import combine
 
 SETTINGS = "settings.json"
@@ -185,6 +186,7 @@ def _measure(
         subsets=measure_subsets(tasks, test, settings.report, bayes),
         gains=measure_gains(tasks, validation, test, settings.report),
         fold_values=fold_values,
+        text=None if settings.split.folds else measure_text(tasks, fits[0].text, test, settings),
     )
 
 
@@ -203,6 +205,7 @@ def _save(
         calibration=fitted.calibration,
         metrics=report.model_dump(mode="json"),
         cohort_digest=cohort_digest,
+        text=fitted.text,
         versions=library_versions(),
     )
     save_checkpoint(folder, fitted.model, background, record)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from medfuse.config import Balance, PrepareSettings, Settings, Task, TaskKind
 from medfuse.data.cohort import CohortSettings
 from medfuse.data.missing import MissingSettings
+from medfuse.data.sentences import findings_of
 from medfuse.data.splits import SplitSettings
 from medfuse.models.focus import FOCI, Focus
 from medfuse.models.settings import ModelSettings
@@ -127,6 +128,24 @@ class AdversarialSettings(Settings):
     )
 
 
+class FindingsTextSettings(Settings):
+    """Learn to write findings; needs ``model.findings_text`` and ``cohort.sentences``."""
+
+    weight: float = Field(default=0.5, gt=0)
+    modality_dropout: float = Field(
+        default=0.3,
+        ge=0,
+        lt=1,
+        description="chance of leaving out each modality; a sentence then rests on what is left",
+    )
+    precision: float = Field(
+        default=0.75,
+        gt=0,
+        lt=1,
+        description="share of stated findings that shall be there, on the validation studies",
+    )
+
+
 class ObjectiveSettings(Settings):
     """What training strives for; a section turns its objective on."""
 
@@ -135,6 +154,7 @@ class ObjectiveSettings(Settings):
     masked: MaskedSettings | None = None
     generation: GenerationSettings | None = None
     adversarial: AdversarialSettings | None = None
+    findings_text: FindingsTextSettings | None = None
 
     @model_validator(mode="after")
     def _something_is_striven_for(self) -> "ObjectiveSettings":
@@ -145,6 +165,8 @@ class ObjectiveSettings(Settings):
             )
         if not self.supervised.weight and self.adversarial is not None:
             raise ValueError("adversarial training needs labels: give supervised a weight")
+        if not self.supervised.weight and self.findings_text is not None:
+            raise ValueError("a finding is stated by its label's answer: give supervised a weight")
         return self
 
 
@@ -186,6 +208,12 @@ class TrainSettings(Settings):
             raise ValueError("objectives.contrastive needs model.shared_space, such as 64")
         if self.objectives.generation is not None and not self.model.generate_missing:
             raise ValueError("objectives.generation needs model.generate_missing = true")
+        if (self.objectives.findings_text is not None) != self.model.findings_text:
+            raise ValueError("objectives.findings_text goes with model.findings_text = true")
+        if self.model.findings_text and self.cohort.sentences is None:
+            raise ValueError("findings text is learnt from cohort.sentences: name its table")
+        if self.model.findings_text and not findings_of(self.tasks):
+            raise ValueError("findings text needs a binary or multilabel task")
         if self.augment.image and self.model.freeze_image:
             raise ValueError(
                 "augment.image needs model.freeze_image = false: what a frozen network makes of an "

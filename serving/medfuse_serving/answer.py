@@ -1,5 +1,6 @@
 """A prediction in, the JSON form out that the command line and the HTTP door share."""
 
+from dataclasses import asdict
 from typing import Final, Literal
 
 from pydantic import Field
@@ -7,9 +8,15 @@ from pydantic import Field
 from medfuse.bundle import NOTICE
 from medfuse.config import Code, Settings, TaskKind
 from medfuse.errors import MedfuseError
-from medfuse.types import MODALITIES, Modality, Prediction, TaskPrediction
+from medfuse.types import MODALITIES, FindingsText, Modality, Prediction, Sentence, TaskPrediction
 
-SCHEMA: Final = "medfuse.prediction/1"
+SCHEMA: Final = "medfuse.prediction/2"
+
+
+GENERATED = (
+    "Written by a model to support a decision, not by a reader. A sentence says where the decoder "
+    "read, which is not proof of what is there; a finding that is left out is not excluded."
+)
 
 
 class RemarkAnswer(Settings):
@@ -34,14 +41,66 @@ class TaskAnswer(Settings):
     codes: dict[str, Code] = Field(description="coded concepts, by finding, class or level")
 
 
+class ImagePlaceAnswer(Settings):
+    """A box in native pixels of one frame, up to but without `bottom` and `right`."""
+
+    instance: int = Field(description="which of the study's images, from 0")
+    frame: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class NotePlaceAnswer(Settings):
+    """Characters of the decoded note, from `start` up to but without `end`."""
+
+    start: int
+    end: int
+
+
+class VoicePlaceAnswer(Settings):
+    """Seconds of the recording."""
+
+    start_s: float
+    end_s: float
+
+
+class SentenceAnswer(Settings):
+    """One stated finding in words, and where the decoder read it."""
+
+    target: str = Field(description="the finding, such as `findings.nodule`")
+    probability: float = Field(description="of the finding, calibrated")
+    threshold: float = Field(description="from which it is stated")
+    text: str
+    likelihood: float = Field(description="geometric mean of the words' probabilities")
+    shares: dict[Modality, float] = Field(
+        description="of each modality in what the sentence rests on; 1 in all, or 0"
+    )
+    image: ImagePlaceAnswer | None = Field(description="null where it does not point there")
+    note: NotePlaceAnswer | None
+    voice: VoicePlaceAnswer | None
+
+
+class TextAnswer(Settings):
+    """The findings in words."""
+
+    sentences: tuple[SentenceAnswer, ...]
+    left_out: tuple[str, ...] = Field(description="findings that are not stated, by target")
+    notice: str = GENERATED
+
+
 class Answer(Settings):
     """What a model answers for one study."""
 
-    schema_name: Literal["medfuse.prediction/1"] = Field(default=SCHEMA, alias="schema")
+    schema_name: Literal["medfuse.prediction/2"] = Field(default=SCHEMA, alias="schema")
     model_digest: str = Field(description="SHA-256 of the bundle's manifest, as hex")
     used: tuple[Modality, ...] = Field(description="the modalities the answer rests on")
     tasks: tuple[TaskAnswer, ...]
     remarks: tuple[RemarkAnswer, ...]
+    findings_text: TextAnswer | None = Field(
+        default=None, description="null of a model that writes none"
+    )
     notice: str = NOTICE
 
 
@@ -71,6 +130,7 @@ def to_answer(prediction: Prediction) -> Answer:
             RemarkAnswer(modality=r.modality, code=r.code, message=r.message)
             for r in prediction.remarks
         ),
+        findings_text=None if prediction.text is None else _to_text_answer(prediction.text),
     )
 
 
@@ -93,9 +153,52 @@ def format_probability(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def describe_places(sentence: SentenceAnswer, note_text: str = "") -> list[str]:
+    """Say where a sentence was read; a note is quoted where its decoded text is given."""
+    places = []
+    if (image := sentence.image) is not None:
+        places.append(
+            f"image {image.instance} frame {image.frame}, rows {image.top} to {image.bottom}, "
+            f"columns {image.left} to {image.right} ({sentence.shares[Modality.IMAGE]:.0%})"
+        )
+    if (note := sentence.note) is not None:
+        share = sentence.shares[Modality.NOTE]
+        where = f"characters {note.start} to {note.end}"
+        if note_text:
+            where = f"\u201c{note_text[note.start : note.end]}\u201d"
+        places.append(f"note, {where} ({share:.0%})")
+    if (voice := sentence.voice) is not None:
+        share = sentence.shares[Modality.VOICE]
+        places.append(f"voice, {voice.start_s:.2f} to {voice.end_s:.2f} s ({share:.0%})")
+    return places
+
+
 def format_value(task: TaskAnswer) -> str:
     """Write a regression's estimate with its unit."""
     return f"{task.value:.4g} {task.unit or ''}".strip()
+
+
+def _to_text_answer(text: FindingsText) -> TextAnswer:
+    return TextAnswer(
+        sentences=tuple(_to_sentence_answer(sentence) for sentence in text.sentences),
+        left_out=text.left_out,
+    )
+
+
+def _to_sentence_answer(sentence: Sentence) -> SentenceAnswer:
+    found = sentence.evidence
+    image, note, voice = found.image, found.note, found.voice
+    return SentenceAnswer(
+        target=sentence.target,
+        probability=sentence.probability,
+        threshold=sentence.threshold,
+        text=sentence.text,
+        likelihood=sentence.likelihood,
+        shares=dict(found.shares),
+        image=None if image is None else ImagePlaceAnswer.model_validate(asdict(image)),
+        note=None if note is None else NotePlaceAnswer.model_validate(asdict(note)),
+        voice=None if voice is None else VoicePlaceAnswer.model_validate(asdict(voice)),
+    )
 
 
 def _to_task_answer(prediction: TaskPrediction) -> TaskAnswer:

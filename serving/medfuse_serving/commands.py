@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medfuse.config import Limits
     from medfuse.data.studies import StudyFiles
     from medfuse.types import Study
-    from medfuse_serving.answer import Answer, StudyLine, TaskAnswer
+    from medfuse_serving.answer import Answer, StudyLine, TaskAnswer, TextAnswer
     from medfuse_serving.predictor import Predictor
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle's folder, as `medfuse export` made it.")]
@@ -53,6 +53,9 @@ def verify(bundle: BundlePath, provider: Provider = None, strict: Strict = False
         f"golden  ok  {len(golden.studies)} subsets of modalities answered, at most {worst:.1e} of "
         f"the logits' scale off ({golden.answer.tolerance:.0e} allowed)"
     )
+    if manifest.text is not None:
+        sentences = sum(map(len, golden.answer.sentences.values()))
+        console.print(f"text    ok  {sentences} sentences of the golden study, word for word")
     if manifest.explain is None:
         console.print("explain     the bundle was exported without explanations")
     else:
@@ -228,6 +231,8 @@ def print_answer(answer: "Answer", console: Console) -> None:
             console.print(f"{task.name}  {format_value(task)}", markup=False)
         else:
             console.print(_task_table(task))
+    if answer.findings_text is not None:
+        _print_text(answer.findings_text, console)
     unused = [m for m in MODALITIES if m not in answer.used]
     console.print(
         f"used    {', '.join(answer.used)}" + (f"   (no {', '.join(unused)})" if unused else "")
@@ -236,6 +241,25 @@ def print_answer(answer: "Answer", console: Console) -> None:
         console.print(f"remark  {remark.modality}: {remark.message}", markup=False)
     console.print(f"model   {answer.model_digest}", soft_wrap=True)
     console.print(f"\n{answer.notice}", style="dim")
+
+
+def _print_text(text: "TextAnswer", console: Console) -> None:
+    """Print each sentence with what states it and where it was read."""
+    from medfuse_serving.answer import describe_places, format_probability
+
+    console.print("\nfindings text")
+    for sentence in text.sentences:
+        console.print(f"  {sentence.text}", markup=False, soft_wrap=True)
+        console.print(
+            f"    {sentence.target} {format_probability(sentence.probability)}, stated from "
+            f"{format_probability(sentence.threshold)}; {'; '.join(describe_places(sentence))}",
+            style="dim",
+            markup=False,
+            soft_wrap=True,
+        )
+    if text.left_out:
+        console.print(f"  not stated: {', '.join(text.left_out)}", markup=False, soft_wrap=True)
+    console.print(f"  {text.notice}\n", style="dim", soft_wrap=True)
 
 
 def _task_table(task: "TaskAnswer") -> Table:

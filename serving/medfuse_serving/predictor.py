@@ -11,21 +11,29 @@ from medfuse.bundle import GRAPH, TOKENIZER, open_bundle
 from medfuse.data.note import read_tokenizer
 from medfuse.data.prepare import collate, prepare
 from medfuse.errors import BundleError, MedfuseError, SettingsError
-from medfuse.golden import check_golden, read_golden
+from medfuse.golden import check_golden, check_sentences, read_golden
 from medfuse.runtime import (
     RUNTIME_ERRORS,
     check_graph,
     choose_provider,
     load_graph,
     load_weights,
+    open_writer,
     provider_in_use,
 )
+from medfuse.text.places import Layout
+from medfuse.text.record import TextRecord
+from medfuse.text.say import say_findings
+from medfuse.text.writing import Writer, write_drafts
 from medfuse.trust.calibration import answer
 from medfuse.trust.retrieval import Embeddings
-from medfuse.types import MODALITIES, Batch, Prediction, Prepared, Study
+from medfuse.types import MODALITIES, Batch, Modality, Prediction, Prepared, Study
 
 BATCH_STUDIES = 8
 """Studies that go through the graph at once; bounds the memory of a long list."""
+
+MEMORY = ("memory", "memory_mask")
+"""What findings text is written from, among the graph's outputs."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +45,7 @@ class Predictor:
         bundle: The opened bundle; its `digest` names the model.
         provider: The execution provider in use, a key of `PROVIDERS`.
         weights: What the bundle's graphs share.
+        writer: Writes findings text; None in a bundle that writes none.
     """
 
     def __init__(self, bundle: Path, provider: str | None = None, strict: bool = False) -> None:
@@ -70,6 +79,9 @@ class Predictor:
             if strict:
                 raise BundleError(message)
             logger.warning("%s", message)
+        self.writer: Writer | None = None
+        if self.bundle.manifest.text is not None:
+            self.writer = open_writer(self.bundle, wanted, self.weights)
 
     def predict(self, studies: Sequence[Study]) -> list[Prediction]:
         """Answer each study, whatever modalities each has.
@@ -96,6 +108,19 @@ class Predictor:
                 "model.shared_space and objectives.contrastive"
             )
 
+    def require_text(self) -> TextRecord:
+        """Refuse a model that writes no findings text; otherwise give how it is asked.
+
+        Raises:
+            BundleError: It is one.
+        """
+        if self.bundle.manifest.text is None:
+            raise BundleError(
+                "the bundle's model writes no findings text; train one with "
+                "model.findings_text and objectives.findings_text"
+            )
+        return self.bundle.manifest.text.record
+
     def embed(self, studies: Sequence[Study]) -> Embeddings:
         """Give each study's embeddings by modality; zeros where one is absent.
 
@@ -106,14 +131,14 @@ class Predictor:
         names = [f"{m}_embedding" for m in MODALITIES]
         parts, present = [], []
         for start in range(0, len(studies), BATCH_STUDIES):
-            prepared = self._prepare(studies[start : start + BATCH_STUDIES])
+            prepared = self.prepare(studies[start : start + BATCH_STUDIES])
             parts.append(self._run(names, collate(prepared, self.bundle.manifest.prepare)))
             present += [[m in one.present for m in MODALITIES] for one in prepared]
         vectors = {m: np.concatenate([part[i] for part in parts]) for i, m in enumerate(MODALITIES)}
         return Embeddings(vectors, np.array(present, dtype=bool))
 
     def check_golden(self) -> float:
-        """Answer the golden study with every subset of its modalities.
+        """Answer the golden study with every subset of its modalities, in words as well.
 
         Returns:
             The largest difference from the expected logits, relative to their scale.
@@ -124,11 +149,34 @@ class Predictor:
         golden = read_golden(self.bundle)
         try:
             predictions = self.predict(golden.studies)
+            if self.writer is not None:
+                check_sentences(golden, self.write_all(golden.studies))
         except BundleError:
             raise
         except MedfuseError as error:
             raise BundleError(f"the golden study cannot be read here: {error}") from error
         return check_golden(golden, predictions)
+
+    def write_all(self, studies: Sequence[Study]) -> list[dict[str, str]]:
+        """Write a sentence of every finding of each study, stated or not, by target.
+
+        Raises:
+            InputError: A study cannot be used.
+            BundleError: The bundle writes no text, or a graph failed.
+        """
+        record = self.require_text()
+        assert self.writer is not None
+        asked, vocabulary = range(len(record.findings)), record.vocabulary
+        written = []
+        for one in self.prepare(studies):
+            tokens, mask = self._run(MEMORY, collate([one], self.bundle.manifest.prepare))
+            drafts = zip(
+                record.findings,
+                write_drafts(self.writer, tokens[0], mask[0], asked),
+                strict=True,
+            )
+            written.append({t: vocabulary.decode(d.words) for t, d in drafts if d is not None})
+        return written
 
     def run(self, batch: Batch) -> Float32[np.ndarray, "b k"]:
         """Put one batch through the graph and give its logits.
@@ -139,10 +187,10 @@ class Predictor:
         (logits,) = self._run(["logits"], batch)
         return logits
 
-    def _run(self, names: list[str], batch: Batch) -> list[Float32[np.ndarray, "b k"]]:
+    def _run(self, names: Sequence[str], batch: Batch) -> list[np.ndarray]:
         feed = {m.value: batch.values[m] for m in MODALITIES}
         feed |= {f"{m}_mask": batch.masks[m] for m in MODALITIES}
-        outputs: list[Float32[np.ndarray, "b k"]]
+        outputs: list[np.ndarray]
         try:
             outputs = self._session.run(names, feed)
         except RUNTIME_ERRORS as error:
@@ -151,18 +199,37 @@ class Predictor:
             raise BundleError("the graph gave an answer that is not a finite number")
         return outputs
 
-    def _prepare(self, studies: Sequence[Study]) -> list[Prepared]:
+    def prepare(self, studies: Sequence[Study]) -> list[Prepared]:
+        """Decode and normalise studies as the bundle's model reads them.
+
+        Raises:
+            InputError: A study cannot be used.
+        """
         settings = self.bundle.manifest.prepare
         return [prepare(study, settings, self.tokenizer) for study in studies]
 
     def _predict_batch(self, studies: Sequence[Study]) -> Iterator[Prediction]:
         manifest = self.bundle.manifest
-        prepared = self._prepare(studies)
-        logits = self.run(collate(prepared, manifest.prepare))
-        for one, its_logits in zip(prepared, logits, strict=True):
+        prepared = self.prepare(studies)
+        batch = collate(prepared, manifest.prepare)
+        logits, *memory = self._run(["logits", *(MEMORY if self.writer else ())], batch)
+        for i, one in enumerate(prepared):
+            tasks = answer(manifest.tasks, logits[i], manifest.calibration)
+            text = None
+            if self.writer is not None and manifest.text is not None:
+                tokens, mask = memory
+                record = manifest.text.record
+                layout = Layout(
+                    frames=batch.masks[Modality.IMAGE].shape[1],
+                    pieces=batch.masks[Modality.NOTE].shape[1],
+                    cells=record.cells,
+                    mel_step=record.mel_step,
+                )
+                text = say_findings(record, tasks, self.writer, tokens[i], mask[i], layout, one)
             yield Prediction(
-                tasks=answer(manifest.tasks, its_logits, manifest.calibration),
+                tasks=tasks,
                 used=one.present,
                 remarks=one.remarks,
                 model_digest=self.bundle.digest,
+                text=text,
             )

@@ -20,7 +20,14 @@ from medfuse.data.voice import Recording, decode_voice
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
 from medfuse.types import MODALITIES
-from medfuse_serving.answer import Answer, TaskAnswer, format_probability, format_value
+from medfuse_serving.answer import (
+    Answer,
+    TaskAnswer,
+    TextAnswer,
+    describe_places,
+    format_probability,
+    format_value,
+)
 
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
@@ -123,8 +130,13 @@ def player_html(recording: Recording) -> str:
     return f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p>'
 
 
-def answer_html(answer: Answer) -> str:
-    """Show an answer: bars with numbers, what it rests on, remarks and the model's digest."""
+def answer_html(answer: Answer, note: str = "") -> str:
+    """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest.
+
+    Args:
+        answer: The answer.
+        note: The study's decoded note, of which the words are quoted that a sentence points to.
+    """
     used = "".join(
         f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
         f"{'used' if m in answer.used else 'not given'}</li>"
@@ -136,7 +148,8 @@ def answer_html(answer: Answer) -> str:
     )
     return (
         f'<div class="mf-answer">{"".join(_task_html(task) for task in answer.tasks)}'
-        f'<ul class="mf-modalities">{used}</ul>'
+        + ("" if answer.findings_text is None else _text_html(answer.findings_text, note))
+        + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
     )
@@ -176,6 +189,22 @@ def _task_html(task: TaskAnswer) -> str:
         '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
         "</div></div>"
     )
+
+
+def _text_html(text: TextAnswer, note: str) -> str:
+    """Show each stated finding in words, with what states it and where it was read."""
+    sentences = "".join(
+        f"<li><p>{escape_text(sentence.text)}</p>"
+        f"<small>{escape_text(sentence.target.partition('.')[2].replace('_', ' ').capitalize())} "
+        f"{escape(format_probability(sentence.probability))}, stated from "
+        f"{escape(format_probability(sentence.threshold))}. "
+        f"Evidence: {escape_text('; '.join(describe_places(sentence, note)))}.</small></li>"
+        for sentence in text.sentences
+    )
+    listed = f'<ul class="mf-sentences">{sentences}</ul>' if sentences else ""
+    nothing = "" if sentences else '<p class="mf-legend">Nothing is stated.</p>'
+    notice = f'<p class="mf-legend">{escape_text(text.notice)}</p>'
+    return f"<h3>Findings text</h3>{listed}{nothing}{notice}"
 
 
 def _unit_of(task: TaskAnswer) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from medfuse.models.fused import FusedModel
 from medfuse.training.objectives.adversarial import AdversarialObjective
 from medfuse.training.objectives.contrastive import ContrastiveObjective
+from medfuse.training.objectives.findings_text import FindingsTextObjective
 from medfuse.training.objectives.generation import GenerationObjective
 from medfuse.training.objectives.masked import MaskedObjective
 from medfuse.training.objectives.supervised import SupervisedObjective
@@ -16,6 +17,7 @@ Objective = (
     | MaskedObjective
     | GenerationObjective
     | AdversarialObjective
+    | FindingsTextObjective
 )
 
 
@@ -48,4 +50,6 @@ def build_objectives(
         objectives["generation"] = GenerationObjective(settings.generation, model)
     if settings.adversarial is not None:
         objectives["adversarial"] = AdversarialObjective(settings.adversarial, supervised)
+    if settings.findings_text is not None:
+        objectives["findings_text"] = FindingsTextObjective(settings.findings_text)
     return objectives

@@ -44,6 +44,10 @@ class Step:
         """Make an objective's own generator, so that no objective changes another's draws."""
         return np.random.default_rng([*self.seed, zlib.crc32(name.encode()), self.share.index])
 
+    def shared_rng(self, name: str) -> np.random.Generator:
+        """Make one that draws alike in every process, for what is drawn for the whole batch."""
+        return np.random.default_rng([*self.seed, zlib.crc32(name.encode())])
+
     @property
     def anywhere(self) -> tuple[bool, ...]:
         """Which modalities any study of the whole batch has."""

@@ -1,0 +1,1 @@
+"""Findings text without torch: words and numbers, thresholds, the loop that writes a sentence."""
