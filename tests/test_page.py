@@ -447,7 +447,7 @@ def test_an_explanation_under_way_ends_when_the_study_changes(
     open_example(page)
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation")).to_contain_text("Reliable")
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     whole = steady.asked - begun
 
     steady.delay_s = 0.05
