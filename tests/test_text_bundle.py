@@ -143,18 +143,20 @@ def test_the_answer_carries_each_stated_finding_with_its_evidence(predictor: Pre
     assert said["notice"] in page
 
 
-def test_the_page_escapes_and_quotes_what_a_sentence_was_read_in(predictor: Predictor) -> None:
+def test_the_page_escapes_a_sentence_and_says_what_it_owes_to_each_modality(
+    predictor: Predictor,
+) -> None:
     (prediction,) = predictor.predict(read_golden(predictor.bundle).studies[-1:])
     assert prediction.text is not None
     sentence = replace(
         prediction.text.sentences[0],
         text="<b>A nodule</b>",
-        evidence=SentenceEvidence({NOTE: 1.0}, note=NotePlace(2, 9)),
+        evidence=SentenceEvidence({IMAGE: 0.0, NOTE: 0.25, VOICE: 0.75}, note=NotePlace(2, 9)),
     )
     text = FindingsText((sentence,), ())
-    page = answer_html(to_answer(replace(prediction, text=text)), "a <cough> b")
+    page = answer_html(to_answer(replace(prediction, text=text)))
     assert "&lt;b&gt;A nodule&lt;/b&gt;" in page
-    assert "&lt;cough&gt;" in page
+    assert "Read from: voice 75%, note 25%." in page
     assert "<b>A nodule" not in page
     assert "Nothing is stated" in answer_html(
         to_answer(replace(prediction, text=FindingsText((), TEXT.findings)))

@@ -153,8 +153,14 @@ def format_probability(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def describe_places(sentence: SentenceAnswer, note_text: str = "") -> list[str]:
-    """Say where a sentence was read; a note is quoted where its decoded text is given."""
+def describe_shares(sentence: SentenceAnswer) -> str:
+    """Say what a sentence owes to each modality, the most first."""
+    owed = sorted(((share, m) for m, share in sentence.shares.items() if share), reverse=True)
+    return ", ".join(f"{m.value} {share:.0%}" for share, m in owed) or "nothing in particular"
+
+
+def describe_places(sentence: SentenceAnswer) -> list[str]:
+    """Say where a sentence was read."""
     places = []
     if (image := sentence.image) is not None:
         places.append(
@@ -163,10 +169,7 @@ def describe_places(sentence: SentenceAnswer, note_text: str = "") -> list[str]:
         )
     if (note := sentence.note) is not None:
         share = sentence.shares[Modality.NOTE]
-        where = f"characters {note.start} to {note.end}"
-        if note_text:
-            where = f"\u201c{note_text[note.start : note.end]}\u201d"
-        places.append(f"note, {where} ({share:.0%})")
+        places.append(f"note, characters {note.start} to {note.end} ({share:.0%})")
     if (voice := sentence.voice) is not None:
         share = sentence.shares[Modality.VOICE]
         places.append(f"voice, {voice.start_s:.2f} to {voice.end_s:.2f} s ({share:.0%})")

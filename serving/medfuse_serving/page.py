@@ -137,9 +137,9 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     return rendering.card_html("Recording", body)
 
 
-def show_answer(answer: Answer, note: str = "") -> str:
-    """Show the model's answer, with the words of the decoded note that a sentence points to."""
-    return rendering.card_html("Answer", rendering.answer_html(answer, note))
+def show_answer(answer: Answer) -> str:
+    """Show the model's answer."""
+    return rendering.card_html("Answer", rendering.answer_html(answer))
 
 
 def show_refusal(message: str) -> str:
@@ -327,7 +327,7 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
             shown: Shown = {
                 desk_state: desk,
                 note_view: show_note(desk, settings),
-                answer: show_answer(answered, desk.note_text),
+                answer: show_answer(answered),
             }
             if (chosen := explanation_panel.choose_target(answered)) is not None:
                 shown[controls.target] = chosen

@@ -24,7 +24,7 @@ from medfuse_serving.answer import (
     Answer,
     TaskAnswer,
     TextAnswer,
-    describe_places,
+    describe_shares,
     format_probability,
     format_value,
 )
@@ -130,13 +130,8 @@ def player_html(recording: Recording) -> str:
     return f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p>'
 
 
-def answer_html(answer: Answer, note: str = "") -> str:
-    """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest.
-
-    Args:
-        answer: The answer.
-        note: The study's decoded note, of which the words are quoted that a sentence points to.
-    """
+def answer_html(answer: Answer) -> str:
+    """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest."""
     used = "".join(
         f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
         f"{'used' if m in answer.used else 'not given'}</li>"
@@ -148,7 +143,7 @@ def answer_html(answer: Answer, note: str = "") -> str:
     )
     return (
         f'<div class="mf-answer">{"".join(_task_html(task) for task in answer.tasks)}'
-        + ("" if answer.findings_text is None else _text_html(answer.findings_text, note))
+        + ("" if answer.findings_text is None else _text_html(answer.findings_text))
         + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
@@ -191,14 +186,17 @@ def _task_html(task: TaskAnswer) -> str:
     )
 
 
-def _text_html(text: TextAnswer, note: str) -> str:
-    """Show each stated finding in words, with what states it and where it was read."""
+def _text_html(text: TextAnswer) -> str:
+    """Show each stated finding in words, with what states it and the modalities it was read from.
+
+    Not the places: known truth finds them wrong too often to be shown beside a patient.
+    """
     sentences = "".join(
         f"<li><p>{escape_text(sentence.text)}</p>"
         f"<small>{escape_text(sentence.target.partition('.')[2].replace('_', ' ').capitalize())} "
         f"{escape(format_probability(sentence.probability))}, stated from "
         f"{escape(format_probability(sentence.threshold))}. "
-        f"Evidence: {escape_text('; '.join(describe_places(sentence, note)))}.</small></li>"
+        f"Read from: {escape_text(describe_shares(sentence))}.</small></li>"
         for sentence in text.sentences
     )
     listed = f'<ul class="mf-sentences">{sentences}</ul>' if sentences else ""
