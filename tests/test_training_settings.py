@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -6,16 +7,24 @@ from medfuse.config import read_settings
 from medfuse.data.cohort import read_cohort
 from medfuse.errors import SettingsError
 from medfuse.synthetic.world import TASKS
+from medfuse.training.leaderboard.run import vary
 from medfuse.training.settings import TrainSettings
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
 
-@pytest.mark.parametrize("name", ["demo", "known-truth"])
+@pytest.mark.parametrize("name", ["compare", "demo", "findings-text", "known-truth"])
 def test_known_truth_examples_ask_what_the_known_truth_cohort_answers(name: str) -> None:
     settings = read_settings(EXAMPLES / f"{name}.toml", TrainSettings)
     assert settings.tasks == TASKS
     assert settings.split.folds == 0
+
+
+@pytest.mark.parametrize("name", ["imbalance", "objectives"])
+def test_the_examples_contenders_can_be_compared(name: str) -> None:
+    settings = read_settings(EXAMPLES / "compare.toml", TrainSettings)
+    contenders = tomllib.loads((EXAMPLES / f"{name}.toml").read_text())
+    assert len({vary(settings, *one).model_dump_json() for one in contenders.items()}) > 4
 
 
 def test_the_worked_example_reads_a_table_of_that_layout(tmp_path: Path) -> None:
