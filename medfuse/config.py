@@ -149,11 +149,17 @@ class Code(Settings):
     meaning: str
 
 
+ModalityName = Literal["image", "note", "voice"]
+
+
 class Task(Settings):
     """One question to the model.
 
     `classes` names the findings of a binary or multilabel task (each a yes or no), the classes of
     a multiclass task, the levels of an ordinal one from low to high, or a regression's quantity.
+
+    `modalities` names those that the answer may rest on. The others change no bit of it; a study
+    that has none of these gets the answer of no evidence, about the classes' share in training.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -161,6 +167,13 @@ class Task(Settings):
     classes: tuple[str, ...] = Field(min_length=1)
     codes: dict[str, Code] = Field(default_factory=dict)
     unit: str | None = None
+    modalities: tuple[ModalityName, ...] = Field(default=("image", "note", "voice"), min_length=1)
+
+    @model_validator(mode="after")
+    def _modalities_differ(self) -> "Task":
+        if len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"task {self.name!r}: a modality is named twice")
+        return self
 
     @model_validator(mode="after")
     def _classes_fit_kind(self) -> "Task":

@@ -23,11 +23,13 @@ from medfuse.types import (
 from medfuse_serving.answer import (
     Answer,
     StudyLine,
+    describe_reading,
     format_probability,
     to_answer,
     to_failure,
     to_json,
 )
+from medfuse_serving.rendering import answer_html
 
 NODULE = Code(value="27925004", scheme="SCT", meaning="Nodule")
 PREDICTION = Prediction(
@@ -43,7 +45,12 @@ PREDICTION = Prediction(
             np.array([0.75, 0.125]),
         ),
         TaskPrediction(
-            Task(name="stage", kind=TaskKind.ORDINAL, classes=("one", "two", "three")),
+            Task(
+                name="stage",
+                kind=TaskKind.ORDINAL,
+                classes=("one", "two", "three"),
+                modalities=("note", "voice"),
+            ),
             np.array([1.0, -1.0], dtype=np.float32),
             np.array([0.25, 0.5, 0.25]),
         ),
@@ -59,7 +66,7 @@ PREDICTION = Prediction(
     model_digest="ab" * 32,
 )
 JSON = {
-    "schema": "medfuse.prediction/2",
+    "schema": "medfuse.prediction/3",
     "model_digest": "ab" * 32,
     "used": ["image", "voice"],
     "tasks": [
@@ -71,6 +78,8 @@ JSON = {
             "value": None,
             "unit": None,
             "codes": {"nodule": {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}},
+            "reads": ["image", "note", "voice"],
+            "used": ["image", "voice"],
         },
         {
             "name": "stage",
@@ -80,6 +89,8 @@ JSON = {
             "value": None,
             "unit": None,
             "codes": {},
+            "reads": ["note", "voice"],
+            "used": ["voice"],
         },
         {
             "name": "age",
@@ -89,6 +100,8 @@ JSON = {
             "value": 61.5,
             "unit": "a",
             "codes": {},
+            "reads": ["image", "note", "voice"],
+            "used": ["image", "voice"],
         },
     ],
     "remarks": [
@@ -105,6 +118,21 @@ def test_the_json_form_of_a_prediction_is_this() -> None:
     text = to_json(to_answer(PREDICTION))
     assert json.loads(text) == JSON
     assert list(json.loads(text)) == list(JSON)
+
+
+def test_a_task_says_what_it_rests_on_where_that_is_not_all_that_was_given() -> None:
+    findings, stage, _ = to_answer(PREDICTION).tasks
+    given = (Modality.IMAGE, Modality.VOICE)
+    assert describe_reading(findings, given) == ""
+    assert describe_reading(stage, given) == "from voice alone"
+    alone = to_answer(replace(PREDICTION, used=frozenset({Modality.IMAGE})))
+    assert alone.tasks[1].used == ()
+    said = describe_reading(alone.tasks[1], alone.used)
+    assert said == "not answered: this needs a note or voice and none was given"
+    page = answer_html(alone)
+    assert "Not answered: this needs a note or voice" in page
+    assert "three" not in page
+    assert "three" in answer_html(to_answer(PREDICTION))
 
 
 def test_the_json_form_of_findings_text_is_this() -> None:

@@ -125,6 +125,33 @@ def test_all_seven_subsets_answer_in_one_batch_as_they_do_alone(model: FusedMode
     assert len({tuple(row.tolist()) for row in together.logits}) == 7
 
 
+@pytest.mark.parametrize("generate", [False, True])
+def test_a_task_reads_its_own_modalities_alone(generate: bool) -> None:
+    torch.manual_seed(0)
+    words = Task(name="words", kind=TaskKind.BINARY, classes=("c",), modalities=("note", "voice"))
+    chosen = ModelSettings(width=32, generate_missing=generate)
+    model = build_model(chosen, PREPARE, (*TASKS, words), pretrained=True).eval()
+    whole = draw_inputs(1, 1, 6, 20)
+    masks = dict(zip(MODALITIES, whole[1::2], strict=True))
+
+    def logits_without(*missing: Modality) -> Tensor:
+        for modality, mask in masks.items():
+            mask[:] = modality not in missing
+        return answer(model, whole).logits[0]
+
+    everything = logits_without()
+    blind = logits_without(Modality.IMAGE)
+    assert blind[-1] == everything[-1]
+    assert (blind[:-1] != everything[:-1]).all()
+    assert logits_without(Modality.NOTE)[-1] != everything[-1]
+    # With none of its own it has an answer that does not depend on the study.
+    nothing = logits_without(Modality.NOTE, Modality.VOICE)
+    whole[0] = torch.rand_like(whole[0])
+    other = logits_without(Modality.NOTE, Modality.VOICE)
+    assert other[-1] == nothing[-1]
+    assert (other[:-1] != nothing[:-1]).all()
+
+
 def test_an_absent_modality_has_a_zero_embedding_and_a_present_one_has_not(
     model: FusedModel,
 ) -> None:

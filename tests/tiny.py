@@ -37,7 +37,12 @@ PREPARE = PrepareSettings(
 TASKS = (
     Task(name="findings", kind=TaskKind.MULTILABEL, classes=FINDINGS),
     Task(name="cause", kind=TaskKind.MULTICLASS, classes=("viral", "bacterial", "other")),
-    Task(name="stage", kind=TaskKind.ORDINAL, classes=("mild", "moderate", "severe")),
+    Task(
+        name="stage",
+        kind=TaskKind.ORDINAL,
+        classes=("mild", "moderate", "severe"),
+        modalities=("note", "voice"),
+    ),
     Task(name="age", kind=TaskKind.REGRESSION, classes=("age",), unit="a"),
 )
 CALIBRATION = Calibration(

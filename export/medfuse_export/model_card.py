@@ -131,9 +131,14 @@ def _tasks(manifest: Manifest) -> str:
         for name in task.classes:
             code = task.codes.get(name)
             coded = "" if code is None else f"{code.value} ({code.scheme}, {code.meaning})"
-            rows.append(f"| {task.name} | {task.kind} | {name} | {coded} | {task.unit or ''} |")
+            cells = (task.name, task.kind, name, coded, task.unit or "", ", ".join(task.modalities))
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(
-        ("| task | kind | class | code | unit |", "| --- | --- | --- | --- | --- |", *rows)
+        (
+            "| task | kind | class | code | unit | rests on |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *rows,
+        )
     )
 
 

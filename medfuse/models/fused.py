@@ -21,7 +21,7 @@ from medfuse.models.image.encoder import ImageEncoder
 from medfuse.models.note import build_note_encoder
 from medfuse.models.note.encoder import NoteEncoder
 from medfuse.models.settings import ModelSettings
-from medfuse.models.tokens import Tokens
+from medfuse.models.tokens import Tokens, absent
 from medfuse.models.voice import build_voice_encoder
 from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import MODALITIES, Modality
@@ -182,13 +182,24 @@ class FusedModel(nn.Module):
         return {m: encoder(features[m], masks[m]) for m, encoder in self.encoders.items()}
 
     def fuse(self, encoded: Mapping[Modality, Tokens]) -> Outputs:
-        """Fuse encoded modalities and answer every task."""
-        fused = self.fusion(encoded if self.generator is None else self.generator(encoded))
-        logits = torch.cat([head(fused) for head in self.heads], dim=1)
+        """Fuse encoded modalities and answer every task from those that it may read."""
+        reads = [frozenset(map(Modality, task.modalities)) for task in self.tasks]
+        everything = frozenset(MODALITIES)
+        fused = {read: self._fuse(encoded, read) for read in dict.fromkeys([everything, *reads])}
+        answers = zip(self.heads, reads, strict=True)
+        logits = torch.cat([head(fused[read]) for head, read in answers], dim=1)
         pooled = {m: encoded[m].pooled for m in MODALITIES}
         embeddings = pooled if self.alignment is None else self.alignment(encoded)
         image, note, voice = (embeddings[m] for m in MODALITIES)
-        return Outputs(logits, image, note, voice, fused)
+        return Outputs(logits, image, note, voice, fused[everything])
+
+    def _fuse(
+        self, encoded: Mapping[Modality, Tokens], read: frozenset[Modality]
+    ) -> Float[Tensor, "b d"]:
+        """Fuse these modalities; a generator never sees the others."""
+        kept = {m: tokens if m in read else absent(tokens) for m, tokens in encoded.items()}
+        fused: Tensor = self.fusion(kept if self.generator is None else self.generator(kept))
+        return fused
 
     def losses(
         self,

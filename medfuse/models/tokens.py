@@ -120,6 +120,11 @@ def perceptron(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
     )
 
 
+def absent(tokens: Tokens) -> Tokens:
+    """Take a modality away from every study, exactly as if none had ever had it."""
+    return Tokens(*(torch.zeros_like(part) for part in tokens))
+
+
 def hide(scores: Tensor, mask: Bool[Tensor, "..."]) -> Tensor:
     """Make attention scores vanish where the mask is false.
 

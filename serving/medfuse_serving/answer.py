@@ -1,5 +1,6 @@
 """A prediction in, the JSON form out that the command line and the HTTP door share."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final, Literal
 
@@ -10,7 +11,7 @@ from medfuse.config import Code, Settings, TaskKind
 from medfuse.errors import MedfuseError
 from medfuse.types import MODALITIES, FindingsText, Modality, Prediction, Sentence, TaskPrediction
 
-SCHEMA: Final = "medfuse.prediction/2"
+SCHEMA: Final = "medfuse.prediction/3"
 
 
 GENERATED = (
@@ -39,6 +40,11 @@ class TaskAnswer(Settings):
     value: float | None = Field(description="a regression's estimate, else null")
     unit: str | None = Field(description="the unit of `value`")
     codes: dict[str, Code] = Field(description="coded concepts, by finding, class or level")
+    reads: tuple[Modality, ...] = Field(description="the modalities it may rest on")
+    used: tuple[Modality, ...] = Field(
+        description="those of them that were given; where none was, the numbers are the same for "
+        "every such study and say nothing of this patient"
+    )
 
 
 class ImagePlaceAnswer(Settings):
@@ -93,7 +99,7 @@ class TextAnswer(Settings):
 class Answer(Settings):
     """What a model answers for one study."""
 
-    schema_name: Literal["medfuse.prediction/2"] = Field(default=SCHEMA, alias="schema")
+    schema_name: Literal["medfuse.prediction/3"] = Field(default=SCHEMA, alias="schema")
     model_digest: str = Field(description="SHA-256 of the bundle's manifest, as hex")
     used: tuple[Modality, ...] = Field(description="the modalities the answer rests on")
     tasks: tuple[TaskAnswer, ...]
@@ -125,7 +131,7 @@ def to_answer(prediction: Prediction) -> Answer:
         schema=SCHEMA,
         model_digest=prediction.model_digest,
         used=tuple(m for m in MODALITIES if m in prediction.used),
-        tasks=tuple(_to_task_answer(task) for task in prediction.tasks),
+        tasks=tuple(_to_task_answer(task, prediction.used) for task in prediction.tasks),
         remarks=tuple(
             RemarkAnswer(modality=r.modality, code=r.code, message=r.message)
             for r in prediction.remarks
@@ -151,6 +157,16 @@ def format_probability(probability: float) -> str:
     if probability > 0.999:
         return "> 99.9 %"
     return f"{100 * probability:.1f} %"
+
+
+def describe_reading(task: TaskAnswer, given: Sequence[Modality]) -> str:
+    """Say what an answer rests on where that is not all that was given; else nothing."""
+    if not task.used:
+        needed = " or ".join(m.value for m in task.reads)
+        return f"not answered: this needs a {needed} and none was given"
+    if set(task.used) != set(given):
+        return f"from {' and '.join(m.value for m in task.used)} alone"
+    return ""
 
 
 def describe_shares(sentence: SentenceAnswer) -> str:
@@ -204,7 +220,7 @@ def _to_sentence_answer(sentence: Sentence) -> SentenceAnswer:
     )
 
 
-def _to_task_answer(prediction: TaskPrediction) -> TaskAnswer:
+def _to_task_answer(prediction: TaskPrediction, given: frozenset[Modality]) -> TaskAnswer:
     task = prediction.task
     names = () if task.kind is TaskKind.REGRESSION else task.classes
     return TaskAnswer(
@@ -215,4 +231,6 @@ def _to_task_answer(prediction: TaskPrediction) -> TaskAnswer:
         value=prediction.value,
         unit=task.unit,
         codes=task.codes,
+        reads=tuple(m for m in MODALITIES if m in task.modalities),
+        used=tuple(m for m in MODALITIES if m in given and m in task.modalities),
     )

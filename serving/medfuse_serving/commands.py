@@ -224,13 +224,16 @@ def answer_studies(
 def print_answer(answer: "Answer", console: Console) -> None:
     """Print an answer for reading: bars with numbers, what it rests on, and the notice."""
     from medfuse.types import MODALITIES
-    from medfuse_serving.answer import format_value
+    from medfuse_serving.answer import describe_reading, format_value
 
     for task in answer.tasks:
-        if task.kind is TaskKind.REGRESSION:
-            console.print(f"{task.name}  {format_value(task)}", markup=False)
+        reading = describe_reading(task, answer.used)
+        if not task.used:
+            console.print(f"{task.name}  {reading}", markup=False)
+        elif task.kind is TaskKind.REGRESSION:
+            console.print(f"{task.name}  {format_value(task)}  {reading}".rstrip(), markup=False)
         else:
-            console.print(_task_table(task))
+            console.print(_task_table(task, reading))
     if answer.findings_text is not None:
         _print_text(answer.findings_text, console)
     unused = [m for m in MODALITIES if m not in answer.used]
@@ -262,10 +265,12 @@ def _print_text(text: "TextAnswer", console: Console) -> None:
     console.print(f"  {text.notice}\n", style="dim", soft_wrap=True)
 
 
-def _task_table(task: "TaskAnswer") -> Table:
+def _task_table(task: "TaskAnswer", reading: str) -> Table:
     from medfuse_serving.answer import format_probability
 
-    table = Table(box=None, pad_edge=False, title=task.name, title_justify="left")
+    table = Table(
+        box=None, pad_edge=False, title=f"{task.name}  {reading}".rstrip(), title_justify="left"
+    )
     table.add_column("finding" if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL) else "class")
     table.add_column("probability", justify="right")
     table.add_column("")

@@ -94,12 +94,12 @@ def name_target(explainer: Explainer, target: str) -> str:
 
 
 def choose_target(answer: Answer) -> str | None:
-    """Choose what is likely to be asked about: the most probable finding of an answer."""
+    """Choose what is likely to be asked about: the most probable finding that is answered."""
     probabilities = {
         f"{task.name}.{name}": probability
         for task in answer.tasks
         for name, probability in task.probabilities.items()
-        if f"{task.name}.{name}" in task.logits
+        if f"{task.name}.{name}" in task.logits and task.used
     }
     return max(probabilities, key=lambda name: probabilities[name], default=None)
 

@@ -19,11 +19,12 @@ from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
-from medfuse.types import MODALITIES
+from medfuse.types import MODALITIES, Modality
 from medfuse_serving.answer import (
     Answer,
     TaskAnswer,
     TextAnswer,
+    describe_reading,
     describe_shares,
     format_probability,
     format_value,
@@ -142,7 +143,7 @@ def answer_html(answer: Answer) -> str:
         for remark in answer.remarks
     )
     return (
-        f'<div class="mf-answer">{"".join(_task_html(task) for task in answer.tasks)}'
+        f'<div class="mf-answer">{"".join(_task_html(task, answer.used) for task in answer.tasks)}'
         + ("" if answer.findings_text is None else _text_html(answer.findings_text))
         + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
@@ -173,13 +174,18 @@ def header_html() -> str:
     return f'<header class="mf-header"><h1>medfuse</h1>{notice}</header>'
 
 
-def _task_html(task: TaskAnswer) -> str:
+def _task_html(task: TaskAnswer, given: Sequence[Modality]) -> str:
     title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
+    reading = describe_reading(task, given)
+    if not task.used:
+        return f'{title}<p class="mf-legend">{escape_text(reading.capitalize())}.</p>'
+    note = f", {escape_text(reading)}" if reading else ""
     if task.kind is TaskKind.REGRESSION:
-        return f'{title}<p class="mf-value">{escape_text(format_value(task))}</p>'
+        return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>'
     rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
     return (
-        f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}</p>'
+        f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}{note}'
+        "</p>"
         f'<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
         '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
         "</div></div>"
