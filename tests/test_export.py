@@ -35,8 +35,9 @@ from medfuse.runtime import load_graph, load_weights, read_weights
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
-from medfuse.training.report import Report, SubsetReport
+from medfuse.training.report import Report
 from medfuse.trust.bootstrap import Figure
+from medfuse.trust.figures import SubsetReport
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
 from medfuse_export.export import ExportOptions, _portable, export_bundle
 from medfuse_export.graph import MEMORY, export_graphs, input_specs, output_specs

@@ -8,18 +8,12 @@ import pytest
 
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import CohortRow
-from medfuse.training.evaluate import AS_GIVEN, Answers, measure_gains
 from medfuse.training.plots import plot_gains
-from medfuse.training.report import (
-    FusionGain,
-    Report,
-    SubsetReport,
-    format_report,
-    format_summary,
-    judge,
-)
-from medfuse.training.settings import ReportSettings
+from medfuse.training.report import Report, format_report, format_summary
+from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import Figure
+from medfuse.trust.figures import FusionGain, ReportSettings, SubsetReport, judge
+from medfuse.trust.measure import measure_gains
 from medfuse.types import SUBSETS, subset_name
 
 CHEST = Task(name="chest", kind=TaskKind.BINARY, classes=("nodule",))

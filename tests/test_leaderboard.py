@@ -11,7 +11,6 @@ from medfuse.config import Task, TaskKind, read_settings
 from medfuse.data.cohort import Cohort, CohortRow, CohortSettings
 from medfuse.errors import SettingsError, TrainingError
 from medfuse.training.comparison import corrected_t_test
-from medfuse.training.evaluate import AS_GIVEN
 from medfuse.training.fit import fit_model
 from medfuse.training.gather import gather
 from medfuse.training.leaderboard import run as board_run
@@ -20,7 +19,9 @@ from medfuse.training.leaderboard.kept import Cost, Kept, load_kept, save_kept
 from medfuse.training.leaderboard.measure import measure_board
 from medfuse.training.leaderboard.report import Leaderboard, format_leaderboard
 from medfuse.training.leaderboard.run import BoardOptions, run_leaderboard, vary
-from medfuse.training.settings import ReportSettings, TrainSettings
+from medfuse.training.settings import TrainSettings
+from medfuse.trust.answers import AS_GIVEN
+from medfuse.trust.figures import ReportSettings
 from medfuse.types import SUBSETS, subset_name
 from tests.tiny_run import write_config
 

@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from medfuse.config import Task, TaskKind
-from medfuse.training.metrics import (
+from medfuse.trust.bootstrap import Figure, patient_weights, summarise
+from medfuse.trust.metrics import (
     auprc,
     auroc,
     calibration_error,
@@ -15,7 +16,6 @@ from medfuse.training.metrics import (
     measure_tasks,
     quadratic_kappa,
 )
-from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 
 FINDINGS = Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion"))
 CAUSE = Task(name="cause", kind=TaskKind.MULTICLASS, classes=("viral", "bacterial", "other"))

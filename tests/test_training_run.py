@@ -26,12 +26,12 @@ from medfuse.synthetic.network import cohort_auc
 from medfuse.synthetic.world import FINDINGS, TASKS
 from medfuse.training.background import measure_background
 from medfuse.training.checkpoint import load_checkpoint
-from medfuse.training.evaluate import read_bayes
 from medfuse.training.features import Progress
 from medfuse.training.report import Report
 from medfuse.training.run import train_model
 from medfuse.training.settings import TrainSettings
 from medfuse.trust.calibration import calibrate
+from medfuse.trust.measure import read_bayes
 from medfuse.types import MODALITIES, SUBSETS, subset_name
 from tests.tiny_run import add_sentences, write_config
 

@@ -38,7 +38,7 @@ from medfuse.training.dataset import (
     sampling_chances,
     tell,
 )
-from medfuse.training.evaluate import AS_GIVEN, Answers, ask
+from medfuse.training.evaluate import ask
 from medfuse.training.features import Features
 from medfuse.training.history import History, Patience
 from medfuse.training.loop import TrainingModule
@@ -46,6 +46,7 @@ from medfuse.training.processes import WHOLE, Share, choose_strategy, name_accel
 from medfuse.training.settings import TrainSettings
 from medfuse.training.start import begin_from
 from medfuse.training.text import describe_text
+from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.calibration import Calibration, TargetCalibration, fit_calibration, label_slices
 
 

@@ -10,11 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medfuse.config import Task, TaskKind
-from medfuse.training.evaluate import AS_GIVEN, Answers
 from medfuse.training.history import History
-from medfuse.training.metrics import BINS, auroc
-from medfuse.training.report import FusionGain, Verdict
+from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.calibration import label_slices, logit_slices
+from medfuse.trust.figures import FusionGain, Verdict
+from medfuse.trust.metrics import BINS, auroc
 from medfuse.types import SUBSETS, subset_name
 
 COLOURS: Mapping[Verdict, str] = {"harm": "C3", "gain": "C2", "undecided": "0.5"}

@@ -1,12 +1,12 @@
 """The report of a training run: figures in, ``metrics.json`` and a readable table out."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 from pydantic import Field
 
 from medfuse.config import Settings, Task, TaskKind
 from medfuse.trust.bootstrap import Figure
+from medfuse.trust.figures import FusionGain, SubsetReport
 
 COLUMNS = {
     TaskKind.BINARY: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", "ece"),
@@ -25,55 +25,6 @@ COLUMNS = {
     TaskKind.REGRESSION: ("mae", "rmse", "r2"),
 }
 """What the readable table shows of a task; ``metrics.json`` has everything."""
-
-
-class SubsetReport(Settings):
-    """Figures from one subset of modalities, on the studies that have it.
-
-    `targets` maps a target's name, and the task's for the mean over its targets, to its metrics.
-    """
-
-    studies: int
-    patients: int
-    targets: dict[str, dict[str, Figure]]
-
-
-Verdict = Literal["harm", "gain", "undecided"]
-
-
-class FusionGain(Settings):
-    """What fusion adds to the best single modality of a subset, on the same test studies.
-
-    Attributes:
-        task: Which one.
-        metric: By which it is compared; more is better.
-        subset: Of two or more modalities.
-        best_single: The one of them that is best on validation studies.
-        studies: On how many test studies, all of which have the whole subset.
-        fused: From the subset.
-        single: From that modality alone.
-        difference: Fused less single, resample by resample.
-        verdict: ``harm`` where the whole interval lies below zero, ``gain`` where it lies above.
-    """
-
-    task: str
-    metric: str
-    subset: str
-    best_single: str
-    studies: int
-    fused: Figure
-    single: Figure
-    difference: Figure
-    verdict: Verdict
-
-
-def judge(difference: Figure) -> Verdict:
-    """Say what a difference's interval shows; without one it shows nothing."""
-    if difference.high is not None and difference.high < 0:
-        return "harm"
-    if difference.low is not None and difference.low > 0:
-        return "gain"
-    return "undecided"
 
 
 class StatedReport(Settings):

@@ -14,14 +14,6 @@ from medfuse.data.splits import fold_cohort, split_cohort
 from medfuse.errors import TrainingError
 from medfuse.training.background import measure_background
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
-from medfuse.training.evaluate import (
-    AS_GIVEN,
-    Answers,
-    measure_gains,
-    measure_subsets,
-    pool,
-    read_bayes,
-)
 from medfuse.training.fit import (
     Fitted,
     ask_fitted,
@@ -30,7 +22,6 @@ from medfuse.training.fit import (
     quiet_lightning,
 )
 from medfuse.training.gather import gather, thin
-from medfuse.training.metrics import headline
 from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, plot_roc
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
@@ -38,6 +29,9 @@ from medfuse.training.report import Report, format_report
 from medfuse.training.settings import TrainSettings
 from medfuse.training.text import measure_text
 from medfuse.training.workers import combine
+from medfuse.trust.answers import AS_GIVEN, Answers, pool
+from medfuse.trust.measure import measure_gains, measure_subsets, read_bayes
+from medfuse.trust.metrics import headline
 
 SETTINGS = "settings.json"
 METRICS = "metrics.json"

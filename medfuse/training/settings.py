@@ -13,6 +13,7 @@ from medfuse.data.splits import SplitSettings
 from medfuse.models.focus import FOCI, Focus
 from medfuse.models.settings import ModelSettings
 from medfuse.training.search.settings import SearchSettings
+from medfuse.trust.figures import ReportSettings
 
 
 class FeatureSettings(Settings):
@@ -168,13 +169,6 @@ class ObjectiveSettings(Settings):
         if not self.supervised.weight and self.findings_text is not None:
             raise ValueError("a finding is stated by its label's answer: give supervised a weight")
         return self
-
-
-class ReportSettings(Settings):
-    """How the trained model is measured."""
-
-    resamples: int = Field(default=1_000, ge=0, description="bootstrap resamples, by patient")
-    seed: int = Field(default=0, ge=0)
 
 
 class TrainSettings(Settings):

@@ -13,9 +13,9 @@ from medfuse.models.fused import FusedModel
 from medfuse.text.record import TextRecord
 from medfuse.text.thresholds import choose_thresholds
 from medfuse.text.vocabulary import Vocabulary
-from medfuse.training.evaluate import AS_GIVEN, Answers
 from medfuse.training.report import StatedReport
 from medfuse.training.settings import TrainSettings
+from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import Modality

@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from medfuse.training.evaluate import AS_GIVEN
 from medfuse.training.leaderboard.report import Leaderboard
 from medfuse.training.plots import make_figure, save_figure
+from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.bootstrap import Figure
 
 

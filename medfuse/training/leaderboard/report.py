@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from medfuse.config import Settings
-from medfuse.training.evaluate import AS_GIVEN
 from medfuse.training.report import table_head, table_row
+from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.bootstrap import Figure
 
 

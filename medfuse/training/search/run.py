@@ -18,12 +18,10 @@ from rich.console import Console
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.splits import split_cohort
 from medfuse.errors import MedfuseError, SettingsError, TrainingError
-from medfuse.training.evaluate import AS_GIVEN, Answers, score
 from medfuse.training.features import Features
 from medfuse.training.fit import ask_module, choose_device, fit_model
 from medfuse.training.gather import describe_features, gather, thin
 from medfuse.training.loop import TrainingModule
-from medfuse.training.metrics import headline
 from medfuse.training.processes import require_one
 from medfuse.training.search.plot import plot_search
 from medfuse.training.search.report import (
@@ -37,6 +35,9 @@ from medfuse.training.search.settings import SearchSettings
 from medfuse.training.search.space import check_space, put, suggest
 from medfuse.training.search.watch import EpochReporter
 from medfuse.training.settings import TrainSettings
+from medfuse.trust.answers import AS_GIVEN, Answers
+from medfuse.trust.measure import score
+from medfuse.trust.metrics import headline
 
 SETTINGS = "settings.json"
 STORAGE = "journal.log"
