@@ -19,9 +19,10 @@ from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.errors import BundleError
 from medfuse.text.record import TextRecord
 from medfuse.trust.calibration import Calibration
+from medfuse.trust.record import TrustRecord
 from medfuse.types import Modality
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 MANIFEST = "manifest.json"
 GRAPH = "predict.onnx"
 ANSWER_GRAPH = "answer.onnx"
@@ -29,6 +30,7 @@ EXPLAIN_GRAPH = "explain.onnx"
 TEXT_GRAPH = "text.onnx"
 WEIGHTS = "weights.safetensors"
 BACKGROUND = "background.safetensors"
+NOVELTY = "novelty.safetensors"
 TOKENIZER = "tokenizer.json"
 MODEL_CARD = "model_card.md"
 GOLDEN_ANSWER = "golden/answer.json"
@@ -39,8 +41,8 @@ EXPLAINING = (ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS, BACKGROUND)
 WRITING = (TEXT_GRAPH, WEIGHTS)
 """What one that writes findings text has beside that."""
 
-READ_VERSIONS = (2, SCHEMA_VERSION)
-"""A bundle of version 2 is one of version 3 that writes no text."""
+READ_VERSIONS = (2, 3, SCHEMA_VERSION)
+"""One of version 2 writes no text, and one of version 3 promises nothing; else they are alike."""
 
 TIE = "medfuse.predict"
 """The key of another graph's metadata that names the graph whose answers it goes with."""
@@ -260,7 +262,7 @@ class TextManifest(Settings):
 class Manifest(Settings):
     """All that is true of a bundle; see docs/bundle.md for each field."""
 
-    schema_version: Literal[2, 3] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4] = SCHEMA_VERSION
     notice: str = NOTICE
     created: AwareDatetime
     files: dict[FileName, FileRecord] = Field(default_factory=dict)
@@ -270,6 +272,9 @@ class Manifest(Settings):
     prepare: PrepareSettings
     tasks: tuple[Task, ...] = Field(min_length=1)
     calibration: Calibration
+    trust: TrustRecord | None = Field(
+        default=None, description="None where nothing is promised of its answers"
+    )
     parity: ParityReport
     explain: ExplainRecord | None = Field(
         default=None, description="None where the bundle can't explain its answers"
@@ -335,6 +340,7 @@ def open_bundle(path: Path) -> Bundle:
         *REQUIRED,
         *(EXPLAINING if manifest.explain else ()),
         *(WRITING if manifest.text else ()),
+        *((NOVELTY,) if manifest.trust else ()),
     }
     if missing := sorted((expected | required) - found):
         raise BundleError(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from medfuse.config import Task
+from medfuse.trust.record import TrustSettings
 
 
 class Modality(StrEnum):
@@ -176,6 +177,29 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What may be said of one answer, by what validation studies showed of such answers.
+
+    Attributes:
+        question: A finding's target, or a task's name.
+        possible: The classes that cannot be left out (``absent`` and ``present`` of a finding);
+            empty for a quantity.
+        interval: What a quantity lies in; None where that is not known, and of other tasks.
+        likeliest: The most probable class; empty for a quantity.
+        sure: Whether that is likely enough for the risk that is allowed.
+        positive: Whether a finding is called positive at the sensitivity that is asked for; None
+            where that is not known, and of other tasks.
+    """
+
+    question: str
+    possible: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None
+    likeliest: str = ""
+    sure: bool = False
+    positive: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskPrediction:
     """The answer to one task for one study.
 
@@ -184,12 +208,14 @@ class TaskPrediction:
         logits: One raw output per logit of the task.
         probabilities: Calibrated; one per finding or class (empty for regression).
         value: The estimate of a regression, else None.
+        judgements: One per finding, or one of the whole task; none of a model without any promise.
     """
 
     task: Task
     logits: Float[np.ndarray, " k"]
     probabilities: Float[np.ndarray, " c"]
     value: float | None = None
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +319,9 @@ class Prediction:
         remarks: What the reader must know about the input.
         model_digest: The bundle's or checkpoint's SHA-256, as hex.
         text: The findings in words; None of a model that writes none.
+        novelty: Of each modality that was judged, the share of usual studies that are at least as
+            unusual: a p-value.
+        promises: What judgements and novelty hold to; None of a model that promises nothing.
     """
 
     tasks: tuple[TaskPrediction, ...]
@@ -300,6 +329,8 @@ class Prediction:
     remarks: tuple[Remark, ...]
     model_digest: str
     text: FindingsText | None = None
+    novelty: Mapping[Modality, float] = field(default_factory=dict)
+    promises: TrustSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from medfuse.bundle import (
     GOLDEN_ANSWER,
     GRAPH,
     MODEL_CARD,
+    NOVELTY,
     TOKENIZER,
     ArraySpec,
     Manifest,
@@ -36,6 +37,8 @@ from medfuse.data.note import read_tokenizer
 from medfuse.data.prepare import collate, prepare
 from medfuse.golden import GoldenAnswer, keep
 from medfuse.trust.calibration import Calibration, TargetCalibration, answer
+from medfuse.trust.novelty import NoveltyModel, to_bytes
+from medfuse.trust.record import TrustRecord
 from medfuse.types import SUBSETS, Batch, Modality, Study, subset_name
 
 SIDE = 32
@@ -170,8 +173,14 @@ def make_graph() -> bytes:
     return data
 
 
-def make_bundle(folder: Path, graph: bytes | None = None, shift: float = 0.0) -> Path:
-    """Write the bundle, with the golden answers moved by ``shift``."""
+def make_bundle(
+    folder: Path,
+    graph: bytes | None = None,
+    shift: float = 0.0,
+    trust: TrustRecord | None = None,
+    novelty: NoveltyModel | None = None,
+) -> Path:
+    """Write the bundle, with the golden answers moved by ``shift``, and what it promises."""
     study = make_study()
     tokenizer_json = make_tokenizer().to_str().encode()
     tokenizer = read_tokenizer(tokenizer_json)
@@ -208,6 +217,7 @@ def make_bundle(folder: Path, graph: bytes | None = None, shift: float = 0.0) ->
         prepare=SETTINGS,
         tasks=TASKS,
         calibration=calibration,
+        trust=trust,
         parity=ParityReport(
             tolerance=1e-5,
             provider="CPUExecutionProvider",
@@ -231,5 +241,7 @@ def make_bundle(folder: Path, graph: bytes | None = None, shift: float = 0.0) ->
         "golden/note.txt": study.note or b"",
         "golden/voice.wav": study.voice or b"",
     }
+    if trust is not None:
+        contents[NOVELTY] = to_bytes(novelty or NoveltyModel({}))
     write_bundle(folder, contents, manifest)
     return folder

@@ -9,8 +9,11 @@ from medfuse.config import Task, TaskKind
 from medfuse.trust.calibration import (
     Calibration,
     TargetCalibration,
+    _fit_curve,
     answer,
+    calibrate,
     fit_calibration,
+    fit_subsets,
     probabilities,
 )
 
@@ -136,3 +139,74 @@ def test_planted_temperature_of_levels_is_recovered_and_shared() -> None:
     fitted = fit_calibration([STAGE], true * 1.7, level.astype(np.float64))
     assert fitted.of("stage.at_least_severe").temperature == pytest.approx(1.7, rel=0.05)
     assert fitted.of("stage.at_least_severe") == fitted.of("stage.at_least_moderate")
+
+
+# By subset
+
+
+def draw_findings(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 2, (n, 2))
+    return true, (rng.random(true.shape) < expit(true)).astype(np.float64)
+
+
+def test_each_subset_gets_what_was_planted_in_it() -> None:
+    true, labels = draw_findings(20_000, 0)
+    note = true * 4.0
+    voice = (true + 1.0) * 2.0
+    note[: len(note) // 2] = np.nan  # half of the studies have no note
+    patients = [str(i // 2) for i in range(len(true))]
+    fitted = fit_subsets([FINDINGS], {"note": note, "voice": voice}, labels, patients)
+    calibration = Calibration(subsets=fitted)
+    for name, logits in (("note", note), ("voice", voice)):
+        has = ~np.isnan(logits[:, 0])
+        read = calibrate([FINDINGS], logits[has], calibration, name)
+        assert np.abs(expit(read) - expit(true[has])).mean() < 0.01
+    # Read as another subset, it is the raw logit.
+    assert calibrate([FINDINGS], voice, calibration, "image") == pytest.approx(voice)
+
+
+def test_a_curve_is_fitted_where_no_line_fits_and_keeps_every_order() -> None:
+    true, labels = draw_findings(20_000, 1)
+    bent = np.where(true > 0, true * 6, true / 3)
+    patients = [str(i) for i in range(len(true))]
+    fitted = fit_subsets([FINDINGS], {"note": bent}, labels, patients)["note"]
+    assert all(own.curve for own in fitted.values())
+    calibration = Calibration(subsets={"note": fitted})
+    read = calibrate([FINDINGS], bent, calibration, "note")
+    assert np.abs(expit(read) - expit(true)).mean() < 0.02
+    order = np.argsort(bent[:, 0])
+    assert (np.diff(read[order, 0]) > 0).all()
+    straight = fit_subsets([FINDINGS], {"note": true * 3}, labels, patients)["note"]
+    # A curve over a straight line is no better on patients left out.
+    assert not any(own.curve for own in straight.values())
+
+
+def test_a_subset_with_few_of_a_kind_is_read_as_all_studies_are() -> None:
+    true, labels = draw_findings(400, 2)
+    labels[:, 1] = np.arange(400) < 9
+    patients = [str(i) for i in range(400)]
+    fitted = fit_subsets([FINDINGS], {"note": true}, labels, patients)
+    assert set(fitted["note"]) == {"findings.nodule"}
+    overall = TargetCalibration(temperature=2.0)
+    calibration = Calibration(targets={"findings.effusion": overall}, subsets=fitted)
+    assert calibration.of("findings.effusion", "note") == overall
+    assert calibration.of("findings.nodule", "note") == fitted["note"]["findings.nodule"]
+
+
+@given(
+    st.lists(st.tuples(st.floats(-30, 30), st.booleans()), min_size=2, max_size=60),
+    st.floats(-200, 200),
+    st.floats(1e-3, 50),
+)
+def test_any_curve_rises_strictly_everywhere(
+    studies: list[tuple[float, bool]], low: float, step: float
+) -> None:
+    logits = np.array([x for x, _ in studies])
+    labels = np.array([float(y) for _, y in studies])
+    fitted = _fit_curve(logits, labels)
+    two = np.array([[low], [low + step]])
+    task = Task(name="one", kind=TaskKind.BINARY, classes=("a",))
+    read = calibrate([task], two, Calibration(targets={"one.a": fitted}))
+    assert np.isfinite(read).all()
+    assert read[1, 0] > read[0, 0]

@@ -20,6 +20,9 @@ from medfuse.training.checkpoint import (
     save_checkpoint,
 )
 from medfuse.trust.calibration import Calibration, TargetCalibration
+from medfuse.trust.novelty import NoveltyModel, Usual
+from medfuse.trust.novelty import to_bytes as novelty_to_bytes
+from medfuse.types import Modality
 
 TASKS = (Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion")),)
 MODEL = ModelSettings(width=16)
@@ -29,6 +32,13 @@ BACKGROUND = Background(
     note=np.arange(384, dtype=np.float32),
     voice=np.full(PREPARE.voice.mel_bands, -0.5, np.float32),
     studies=9,
+)
+NOVELTY = NoveltyModel(
+    {
+        Modality.VOICE: Usual(
+            np.zeros(2, np.float32), np.eye(2, dtype=np.float32), np.arange(3, dtype=np.float32)
+        )
+    }
 )
 
 
@@ -52,7 +62,7 @@ def trained() -> FusedModel:
 
 @pytest.fixture
 def folder(tmp_path: Path, trained: FusedModel) -> Path:
-    save_checkpoint(tmp_path / "checkpoint", trained, BACKGROUND, make_record())
+    save_checkpoint(tmp_path / "checkpoint", trained, BACKGROUND, NOVELTY, make_record())
     return tmp_path / "checkpoint"
 
 
@@ -83,6 +93,7 @@ def test_a_loaded_model_answers_bit_for_bit_as_the_saved_one(
     assert loaded.calibration.of("findings.nodule").temperature == 2.0
     assert loaded.metrics == {"macro": {"auroc": 0.8}}
     assert to_bytes(loaded.background) == to_bytes(BACKGROUND)
+    assert novelty_to_bytes(loaded.novelty) == novelty_to_bytes(NOVELTY)
     assert loaded.tokenizer.encode("No effusion.").tokens[:2] == ["[CLS]", "no"]
 
 
@@ -90,13 +101,13 @@ def test_a_checkpoint_is_replaced_and_other_folders_are_left_alone(
     folder: Path, trained: FusedModel
 ) -> None:
     before = load_checkpoint(folder).digest
-    save_checkpoint(folder, trained, BACKGROUND, make_record())
+    save_checkpoint(folder, trained, BACKGROUND, NOVELTY, make_record())
     assert load_checkpoint(folder).digest == before
     other = folder.parent / "thesis"
     other.mkdir()
     (other / "chapter.tex").touch()
     with pytest.raises(TrainingError, match="left alone"):
-        save_checkpoint(other, trained, BACKGROUND, make_record())
+        save_checkpoint(other, trained, BACKGROUND, NOVELTY, make_record())
     assert (other / "chapter.tex").exists()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["checkpoint", "thesis"]
 
@@ -125,7 +136,12 @@ def edit(folder: Path, **changes: object) -> None:
             lambda f: (f / "background.safetensors").write_bytes(b""),
             "background.safetensors is not the file",
         ),
-        (lambda f: edit(f, schema_version=3), "schema_version"),
+        (lambda f: (f / "novelty.safetensors").unlink(), "novelty.safetensors is missing"),
+        (
+            lambda f: (f / "novelty.safetensors").write_bytes(b""),
+            "novelty.safetensors is not the file",
+        ),
+        (lambda f: edit(f, schema_version=4), "schema_version"),
         (lambda f: edit(f, surprise=1), "surprise"),
         (lambda f: edit(f, files={}), "is not the file that training wrote"),
         (lambda f: edit(f, model=MODEL.model_dump() | {"width": 24}), "does not fit the network"),
@@ -163,3 +179,14 @@ def test_a_checkpoint_whose_note_network_was_called_bert_answers_as_before(
     files["model.safetensors"] = hashlib.sha256(file.read_bytes()).hexdigest()
     edit(folder, files=files)
     assert torch.equal(ask(load_checkpoint(folder).model), ask(trained))
+
+
+def test_a_checkpoint_from_before_novelty_judges_none_and_promises_nothing(folder: Path) -> None:
+    (folder / "novelty.safetensors").unlink()
+    record = json.loads((folder / "checkpoint.json").read_text())
+    del record["files"]["novelty.safetensors"]
+    del record["trust"]
+    (folder / "checkpoint.json").write_text(json.dumps(record | {"schema_version": 2}))
+    loaded = load_checkpoint(folder)
+    assert not loaded.novelty.usual
+    assert not loaded.record.trust.subsets

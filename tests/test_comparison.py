@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from medfuse.training.comparison import corrected_t_test, holm, rank
+from medfuse.trust.comparison import corrected_t_test, holm, rank
 
 
 def test_the_corrected_t_test_is_as_worked_out_by_hand() -> None:

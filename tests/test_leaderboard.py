@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from medfuse.config import Task, TaskKind, read_settings
 from medfuse.data.cohort import Cohort, CohortRow, CohortSettings
 from medfuse.errors import SettingsError, TrainingError
-from medfuse.training.comparison import corrected_t_test
 from medfuse.training.fit import fit_model
 from medfuse.training.gather import gather
 from medfuse.training.leaderboard import run as board_run
@@ -21,6 +20,7 @@ from medfuse.training.leaderboard.report import Leaderboard, format_leaderboard
 from medfuse.training.leaderboard.run import BoardOptions, run_leaderboard, vary
 from medfuse.training.settings import TrainSettings
 from medfuse.trust.answers import AS_GIVEN
+from medfuse.trust.comparison import corrected_t_test
 from medfuse.trust.figures import ReportSettings
 from medfuse.types import SUBSETS, subset_name
 from tests.tiny_run import write_config

@@ -28,6 +28,7 @@ from medfuse.text.record import TextRecord
 from medfuse.text.vocabulary import PADDING, build_vocabulary
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
 from medfuse.trust.calibration import Calibration, TargetCalibration
+from medfuse.trust.novelty import NoveltyModel
 
 PREPARE = PrepareSettings(
     image=ImageSettings(size=64),
@@ -68,6 +69,7 @@ BACKGROUND = Background(
     voice=np.linspace(-0.5, 0.0, 32, dtype=np.float32),
     studies=40,
 )
+NOVELTY = NoveltyModel({})
 
 
 def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: object) -> Path:
@@ -102,7 +104,7 @@ def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: o
         text=TEXT if settings.findings_text else None,
         versions=library_versions(),
     )
-    save_checkpoint(folder, model, BACKGROUND, record)
+    save_checkpoint(folder, model, BACKGROUND, NOVELTY, record)
     return folder
 
 

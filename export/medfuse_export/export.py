@@ -18,6 +18,7 @@ from medfuse.bundle import (
     GOLDEN_ANSWER,
     GRAPH,
     MODEL_CARD,
+    NOVELTY,
     TEXT_GRAPH,
     TOKENIZER,
     WEIGHTS,
@@ -43,6 +44,7 @@ from medfuse.runtime import (
 from medfuse.text.writing import write_drafts
 from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.trust.calibration import answer
+from medfuse.trust.novelty import to_bytes as novelty_to_bytes
 from medfuse.types import SUBSETS, Batch, Study, subset_name
 from medfuse_export.certify import STUDIES, certify, check_certificate, count_studies
 from medfuse_export.graph import (
@@ -191,6 +193,7 @@ def export_bundle(
         prepare=settings,
         tasks=loaded.tasks,
         calibration=loaded.calibration,
+        trust=loaded.record.trust,
         parity=report,
         explain=explain,
         text=text,
@@ -205,6 +208,7 @@ def export_bundle(
         GRAPH: graphs.predict,
         WEIGHTS: graphs.weights,
         TOKENIZER: (loaded.folder / TOKENIZER).read_bytes(),
+        NOVELTY: novelty_to_bytes(loaded.novelty),
         MODEL_CARD: write_model_card(manifest).encode(),
         **_make_golden(studies[0], loaded, report.scale["logits"]),
     }
@@ -237,7 +241,7 @@ def _make_golden(study: Study, checkpoint: Checkpoint, scale: float) -> dict[str
         raw = run_torch(checkpoint.model, batch)[0][0]
         if checkpoint.record.text is not None:
             sentences[subset_name(subset)] = _write_clear(checkpoint.model, batch, checkpoint)
-        answers = answer(checkpoint.tasks, raw, checkpoint.calibration)
+        answers = answer(checkpoint.tasks, raw, checkpoint.calibration, subset_name(subset))
         chances = np.concatenate([task.probabilities for task in answers])
         logits[subset_name(subset)] = tuple(map(float, raw))
         probabilities[subset_name(subset)] = tuple(map(float, chances))

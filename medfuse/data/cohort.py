@@ -183,7 +183,7 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
         CohortError: The table or a named column is missing, a cell cannot be used (the message
             gives its row and column, never its content), or a patient is in two splits.
     """
-    table = _read_table(settings)
+    table = read_table(settings)
     reader = _Reader(settings, tuple(tasks), table)
     rows: list[CohortRow] = []
     excluded: Counter[str] = Counter()
@@ -224,7 +224,7 @@ def load_study(row: CohortRow) -> Study:
         raise CohortError(f"row {row.number}: a file cannot be read ({error.strerror})") from None
 
 
-def _read_table(settings: CohortSettings) -> pd.DataFrame:
+def read_table(settings: CohortSettings) -> pd.DataFrame:
     """Read every cell as text, empty where there is none."""
     path = settings.table
     try:

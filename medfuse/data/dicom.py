@@ -100,6 +100,19 @@ class _Header:
 
 
 @dataclass(frozen=True, slots=True)
+class Acquisition:
+    """How an image was made.
+
+    Attributes:
+        view: View Position (PS3.3 C.8.7.8 and C.8.11.5).
+        scanner: Manufacturer and Manufacturer's Model Name.
+    """
+
+    view: str
+    scanner: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """What a file declares of its pixel data."""
 
@@ -189,6 +202,22 @@ def read_file_identity(data: bytes, limits: Limits) -> Identity:
         LimitError: It is larger, holds more elements or nests deeper than a limit allows.
     """
     return read_identity(_read_header(data, limits).ds)
+
+
+def read_acquisition(data: bytes, limits: Limits) -> Acquisition:
+    """Read how a file says that it was made; what it does not say is empty.
+
+    Raises:
+        DicomError: It is not a DICOM file, or it is damaged.
+        LimitError: It is larger, holds more elements or nests deeper than a limit allows.
+    """
+    ds = _read_header(data, limits).ds
+    with refuse_faults("a DICOM file's acquisition cannot be read"):
+        view, maker, name = (
+            str(ds.get(keyword) or "").strip()
+            for keyword in ("ViewPosition", "Manufacturer", "ManufacturerModelName")
+        )
+    return Acquisition(view=view, scanner=f"{maker} {name}".strip())
 
 
 def decode_frames(

@@ -29,11 +29,16 @@ from medfuse.models.settings import ModelSettings
 from medfuse.models.weights import tokenizer_path
 from medfuse.text.record import TextRecord
 from medfuse.trust.calibration import Calibration
+from medfuse.trust.novelty import NoveltyModel
+from medfuse.trust.novelty import from_bytes as novelty_from_bytes
+from medfuse.trust.novelty import to_bytes as novelty_to_bytes
+from medfuse.trust.record import TrustRecord
 
 RECORD = "checkpoint.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 BACKGROUND = "background.safetensors"
+NOVELTY = "novelty.safetensors"
 
 OLD_NOTE = ("note.bert.", "note.backbone.network.")
 
@@ -45,14 +50,16 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class CheckpointRecord(Settings):
     """What ``checkpoint.json`` says.
 
-    One of version 1 has no ``background.safetensors``; it is read, and not written any more.
+    One of version 1 has no ``background.safetensors``, and one of version 2 no
+    ``novelty.safetensors``; they are read, and not written any more.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     model: ModelSettings
     prepare: PrepareSettings
     tasks: tuple[Task, ...] = Field(min_length=1)
     calibration: Calibration
+    trust: TrustRecord = Field(default=TrustRecord(), description="what is promised of answers")
     metrics: dict[str, JsonValue] = Field(description="the report of training, for the record")
     cohort_digest: str = Field(description="SHA-256 of the cohort's rows, labels, splits and files")
     text: TextRecord | None = Field(
@@ -60,7 +67,13 @@ class CheckpointRecord(Settings):
     )
     versions: dict[str, str] = Field(description="libraries that trained it")
     files: dict[
-        Literal["model.safetensors", "tokenizer.json", "background.safetensors"], Sha256
+        Literal[
+            "model.safetensors",
+            "tokenizer.json",
+            "background.safetensors",
+            "novelty.safetensors",
+        ],
+        Sha256,
     ] = Field(default_factory=dict, description="SHA-256 of the other files; filled in when saved")
 
 
@@ -73,6 +86,7 @@ class Checkpoint:
         digest: SHA-256 of ``checkpoint.json``, as hex; it names the checkpoint, since that file
             holds the hashes of the others.
         background: The training set's mean study; of no studies where none was measured.
+        novelty: What usual studies are like; empty where none was measured.
     """
 
     folder: Path
@@ -81,6 +95,7 @@ class Checkpoint:
     model: FusedModel
     tokenizer: Tokenizer
     background: Background
+    novelty: NoveltyModel
 
     @property
     def model_settings(self) -> ModelSettings:
@@ -114,7 +129,11 @@ def library_versions() -> dict[str, str]:
 
 
 def save_checkpoint(
-    folder: Path, model: FusedModel, background: Background, record: CheckpointRecord
+    folder: Path,
+    model: FusedModel,
+    background: Background,
+    novelty: NoveltyModel,
+    record: CheckpointRecord,
 ) -> None:
     """Write a checkpoint beside its place, then move it there whole; an older one is replaced.
 
@@ -122,6 +141,7 @@ def save_checkpoint(
         folder: Its place.
         model: The trained model.
         background: The training set's mean study.
+        novelty: What usual studies are like.
         record: Whose `files` are filled in.
 
     Raises:
@@ -136,7 +156,9 @@ def save_checkpoint(
         save_file(state, staging / WEIGHTS)
         shutil.copyfile(tokenizer_path(record.model), staging / TOKENIZER)
         (staging / BACKGROUND).write_bytes(to_bytes(background))
-        files = {name: _sha256(staging / name) for name in (WEIGHTS, TOKENIZER, BACKGROUND)}
+        (staging / NOVELTY).write_bytes(novelty_to_bytes(novelty))
+        names = (WEIGHTS, TOKENIZER, BACKGROUND, NOVELTY)
+        files = {name: _sha256(staging / name) for name in names}
         whole = CheckpointRecord.model_validate(record.model_dump() | {"files": files})
         (staging / RECORD).write_text(whole.model_dump_json(indent=2) + "\n", encoding="utf-8")
         if folder.exists():
@@ -156,8 +178,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             do not fit its network.
     """
     record, digest = _read_record(folder)
-    measured = record.schema_version > 1
-    for name in (WEIGHTS, TOKENIZER, *([BACKGROUND] if measured else [])):
+    measured, described = record.schema_version > 1, record.schema_version > 2
+    beside = ([BACKGROUND] if measured else []) + ([NOVELTY] if described else [])
+    for name in (WEIGHTS, TOKENIZER, *beside):
         if not (folder / name).is_file():
             raise TrainingError(f"{folder}: {name} is missing; copy the whole folder again")
         if _sha256(folder / name) != record.files.get(name):  # type: ignore[call-overload]
@@ -183,6 +206,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model=model.eval(),
         tokenizer=load_tokenizer(folder / TOKENIZER),
         background=_read_background(folder) if measured else _blank_background(model, record),
+        novelty=_read_novelty(folder) if described else NoveltyModel({}),
     )
 
 
@@ -194,6 +218,13 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 def _read_background(folder: Path) -> Background:
     try:
         return from_bytes((folder / BACKGROUND).read_bytes())
+    except BundleError as error:
+        raise TrainingError(f"{folder}: {error}") from error
+
+
+def _read_novelty(folder: Path) -> NoveltyModel:
+    try:
+        return novelty_from_bytes((folder / NOVELTY).read_bytes())
     except BundleError as error:
         raise TrainingError(f"{folder}: {error}") from error
 

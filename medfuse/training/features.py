@@ -20,6 +20,7 @@ from torch import nn
 
 import medfuse.data
 import medfuse.models
+import medfuse.trust.descriptors
 from medfuse.config import PrepareSettings
 from medfuse.data.cohort import CohortRow
 from medfuse.data.missing import thin_row
@@ -47,10 +48,12 @@ class FeatureSource:
 
     Attributes:
         keys: In the store, by modality; the absent ones are not in it.
+        descriptions: Likewise, of what novelty is told by.
         digests: SHA-256 of the files' bytes, by modality.
     """
 
     keys: Mapping[Modality, str]
+    descriptions: Mapping[Modality, str]
     digests: Mapping[Modality, str]
 
 
@@ -74,6 +77,12 @@ class Features:
         values = None if key is None else self.store.get(key)
         return values if values is not None and len(values) else None
 
+    def describe(self, study: int) -> dict[Modality, np.ndarray]:
+        """Give the description of each modality that a study has, by which novelty is told."""
+        keys = self.sources[study].descriptions
+        found = {m: np.array(self.store.get(key)) for m, key in keys.items()}
+        return {m: own for m, own in found.items() if len(own)}
+
     @property
     def present(self) -> Bool[np.ndarray, "n 3"]:
         """Which modalities each study has, once prepared; a silent recording is none."""
@@ -85,7 +94,7 @@ class Features:
         sources = []
         for source, row in zip(self.sources, kept, strict=True):
             left = {m for m, yes in zip(MODALITIES, row, strict=True) if yes}
-            parts = (source.keys, source.digests)
+            parts = (source.keys, source.descriptions, source.digests)
             sources.append(FeatureSource(*({m: p[m] for m in p if m in left} for p in parts)))
         rows = tuple(thin_row(row, own) for row, own in zip(self.rows, kept, strict=True))
         return replace(self, rows=rows, sources=tuple(sources))
@@ -171,6 +180,7 @@ class _Cache:
     ) -> None:
         self.store = ArrayStore(folder)
         self._recipes, self._model, self._dtype = recipes, model, dtype
+        self._describing = _digest_files([Path(medfuse.trust.descriptors.__file__)])
         # Channels last makes depthwise convolutions a third faster on a processor.
         model.image.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._log = folder / "digests.txt"
@@ -184,12 +194,14 @@ class _Cache:
         """Give a row's features if its files are as they were and all of them are kept."""
         digests = {m: self._known.get(s, "") for m, s in _sign(row).items()}
         source = self.source(digests)
-        return source if all(key in self.store for key in source.keys.values()) else None
+        wanted = (*source.keys.values(), *source.descriptions.values())
+        return source if all(key in self.store for key in wanted) else None
 
     def source(self, digests: Mapping[Modality, str]) -> FeatureSource:
         """Name what files with these digests become."""
         keys = {m: combine([self._recipes[m], digest]) for m, digest in digests.items()}
-        return FeatureSource(keys, digests)
+        described = {m: combine([key, self._describing]) for m, key in keys.items()}
+        return FeatureSource(keys, described, digests)
 
     def remember(self, row: CohortRow, digests: Mapping[Modality, str]) -> None:
         """Note what the files hold, so that they need not be read again while unchanged."""
@@ -211,6 +223,15 @@ class _Cache:
             new = {key: values for key, values in new.items() if key not in self.store}
             encoded = self._encode(modality, list(new.values()))
             self.store.put(dict(zip(new, encoded, strict=True)))
+            self.store.put(
+                {
+                    self.source(study.digests).descriptions[modality]: study.descriptions.get(
+                        modality, np.zeros(0)
+                    )
+                    for study in studies
+                    if modality in study.digests
+                }
+            )
 
     def _encode(self, modality: Modality, values: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         if modality not in self._model.frozen:
@@ -341,10 +362,14 @@ def _digest_weights(network: nn.Module) -> str:
 
 def _digest_code() -> str:
     """Hash the code that prepares and encodes, so that a corrected decoder gets no old output."""
+    packages = (medfuse.data, medfuse.models)
+    return _digest_files([f for p in packages for f in sorted(Path(p.__path__[0]).rglob("*.py"))])
+
+
+def _digest_files(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for package in (medfuse.data, medfuse.models):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            digest.update(path.read_bytes())
+    for path in paths:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

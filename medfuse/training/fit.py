@@ -47,7 +47,15 @@ from medfuse.training.settings import TrainSettings
 from medfuse.training.start import begin_from
 from medfuse.training.text import describe_text
 from medfuse.trust.answers import AS_GIVEN, Answers
-from medfuse.trust.calibration import Calibration, TargetCalibration, fit_calibration, label_slices
+from medfuse.trust.calibration import (
+    Calibration,
+    TargetCalibration,
+    fit_calibration,
+    fit_subsets,
+    label_slices,
+)
+from medfuse.trust.fitting import fit_trust
+from medfuse.trust.record import TrustRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ class Fitted:
         module: Holds the best epoch's weights.
         calibration: Fitted on the validation studies.
         validation: The calibrated answers to them.
+        trust: What is promised of answers, by them.
         history: The losses by epoch.
         text: How its decoder is asked; None of a model without one.
     """
@@ -82,6 +91,7 @@ class Fitted:
     module: TrainingModule
     calibration: Calibration
     validation: Answers
+    trust: TrustRecord
     history: History
     text: TextRecord | None = None
 
@@ -167,18 +177,25 @@ def fit_model(
     module.load_state_dict(state["state_dict"], strict=False)
     module.to(device)
     validation = ask_module(settings, module, cohort, features, Split.VALIDATION)
+    shifted = fit.balance != "none" or settings.objectives.supervised.focus != PLAIN
     calibration = fit_calibration(
-        settings.tasks,
-        validation.logits[AS_GIVEN],
-        validation.labels,
-        bias=fit.balance != "none" or settings.objectives.supervised.focus != PLAIN,
+        settings.tasks, validation.logits[AS_GIVEN], validation.labels, bias=shifted
     )
+    subsets = fit_subsets(
+        settings.tasks,
+        {name: own for name, own in validation.logits.items() if name != AS_GIVEN},
+        validation.labels,
+        [row.patient_id for row in validation.rows],
+        bias=shifted,
+    )
+    calibration = calibration.model_copy(update={"subsets": subsets})
     calibration = _undo_scale(settings.tasks, calibration, parts.scale)
     validation = validation.calibrated(settings.tasks, calibration)
     return Fitted(
         module=module,
         calibration=calibration,
         validation=validation,
+        trust=fit_trust(settings.tasks, validation, settings.trust),
         history=history,
         text=(
             describe_text(settings, module.model, parts.vocabulary, validation)
@@ -310,7 +327,7 @@ def _undo_scale(
             targets[task.targets[0]] = TargetCalibration(
                 offset=scale.offset[where.start], scale=scale.scale[where.start]
             )
-    return Calibration(targets=targets)
+    return calibration.model_copy(update={"targets": targets})
 
 
 @contextmanager

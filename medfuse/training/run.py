@@ -22,6 +22,7 @@ from medfuse.training.fit import (
     quiet_lightning,
 )
 from medfuse.training.gather import gather, thin
+from medfuse.training.novelty import describe_split, fit_novelty
 from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, plot_roc
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
@@ -32,6 +33,7 @@ from medfuse.training.workers import combine
 from medfuse.trust.answers import AS_GIVEN, Answers, pool
 from medfuse.trust.measure import measure_gains, measure_subsets, read_bayes
 from medfuse.trust.metrics import headline
+from medfuse.trust.novelty import NoveltyModel
 
 SETTINGS = "settings.json"
 METRICS = "metrics.json"
@@ -102,8 +104,13 @@ def train_model(
             background = measure_background(
                 cohorts[0].part(Split.TRAIN), settings, fits[0].model, progress
             )
-        digest = combine([cohorts[0].digest, thinned[0][1].digest])
-        _save(settings, out / CHECKPOINT, fits[0], background, report, digest)
+        own = thinned[0][1]
+        described = {split: describe_split(cohorts[0], own, split) for split in Split}
+        novelty = fit_novelty(
+            described[Split.TRAIN], described[Split.VALIDATION], settings.fit.seed
+        )
+        digest = combine([cohorts[0].digest, own.digest])
+        _save(settings, out / CHECKPOINT, fits[0], background, novelty, report, digest)
     _write_figures(settings, out, fits, pool(tests), report)
     wait(share)
     return report
@@ -189,6 +196,7 @@ def _save(
     folder: Path,
     fitted: Fitted,
     background: Background,
+    novelty: NoveltyModel,
     report: Report,
     cohort_digest: str,
 ) -> None:
@@ -197,12 +205,13 @@ def _save(
         prepare=settings.prepare,
         tasks=settings.tasks,
         calibration=fitted.calibration,
+        trust=fitted.trust,
         metrics=report.model_dump(mode="json"),
         cohort_digest=cohort_digest,
         text=fitted.text,
         versions=library_versions(),
     )
-    save_checkpoint(folder, fitted.model, background, record)
+    save_checkpoint(folder, fitted.model, background, novelty, record)
 
 
 def _write_figures(

@@ -14,6 +14,7 @@ from medfuse.models.focus import FOCI, Focus
 from medfuse.models.settings import ModelSettings
 from medfuse.training.search.settings import SearchSettings
 from medfuse.trust.figures import ReportSettings
+from medfuse.trust.record import TrustSettings
 
 
 class FeatureSettings(Settings):
@@ -185,6 +186,7 @@ class TrainSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
     report: ReportSettings = ReportSettings()
+    trust: TrustSettings = TrustSettings()
     search: SearchSettings | None = Field(
         default=None, description="what medfuse search looks for; other commands pass over it"
     )

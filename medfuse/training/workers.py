@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from medfuse.data.cohort import CohortRow, load_study
 from medfuse.data.note import load_tokenizer
 from medfuse.data.prepare import prepare
 from medfuse.errors import MedfuseError
+from medfuse.trust.descriptors import describe
 from medfuse.types import Modality, Study
 
 FEW = 8
@@ -36,11 +37,13 @@ class PreparedRow:
     Attributes:
         values: What the model reads, by modality; the absent ones are not in it.
         digests: SHA-256, as hex, of the bytes of each modality that the row gives.
+        descriptions: What kind of thing each modality is, as novelty is told by.
         fault: What is wrong with the files, free of patient data; None when all is well.
     """
 
     values: dict[Modality, np.ndarray]
     digests: dict[Modality, str]
+    descriptions: dict[Modality, np.ndarray] = field(default_factory=dict)
     fault: str | None = None
 
 
@@ -81,13 +84,14 @@ def prepare_row(row: CohortRow, settings: PrepareSettings, tokenizer: Tokenizer)
         digests = digest_study(study)
         prepared = prepare(study, settings, tokenizer)
     except MedfuseError as error:
-        return PreparedRow({}, {}, f"row {row.number}: {error}")
+        return PreparedRow({}, {}, fault=f"row {row.number}: {error}")
     parts = {
         Modality.IMAGE: prepared.image,
         Modality.NOTE: prepared.note,
         Modality.VOICE: prepared.voice,
     }
-    return PreparedRow({m: part.values for m, part in parts.items() if part is not None}, digests)
+    values = {m: part.values for m, part in parts.items() if part is not None}
+    return PreparedRow(values, digests, describe(prepared))
 
 
 def digest_study(study: Study) -> dict[Modality, str]:

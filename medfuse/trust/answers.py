@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from medfuse.config import Task
 from medfuse.data.cohort import CohortRow
 from medfuse.trust.calibration import Calibration, calibrate
-from medfuse.types import MODALITIES, Modality
+from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name
 
 AS_GIVEN = "as given"
 """Every study with whatever it has."""
@@ -41,9 +41,25 @@ class Answers:
         return np.asarray(self.present[:, needed].all(axis=1))
 
     def calibrated(self, tasks: Sequence[Task], calibration: Calibration) -> "Answers":
-        """Give the answers with calibrated logits."""
-        logits = {name: calibrate(tasks, own, calibration) for name, own in self.logits.items()}
+        """Give the answers with calibrated logits, each by the modalities it rests on."""
+        logits = {
+            name: calibrate(tasks, own, calibration, None if name == AS_GIVEN else name)
+            for name, own in self.logits.items()
+        }
+        if AS_GIVEN in self.logits:
+            given = self.logits[AS_GIVEN]
+            logits[AS_GIVEN] = calibrate(tasks, given, calibration)
+            for subset in SUBSETS:
+                rows = self.has_exactly(subset)
+                if rows.any():
+                    own = calibrate(tasks, given[rows], calibration, subset_name(subset))
+                    logits[AS_GIVEN][rows] = own
         return Answers(self.rows, self.present, logits)
+
+    def has_exactly(self, subset: frozenset[Modality]) -> Bool[np.ndarray, " n"]:
+        """Which studies have a subset's modalities and no others."""
+        wanted = [m in subset for m in MODALITIES]
+        return np.asarray((self.present == wanted).all(axis=1))
 
 
 def pool(parts: Sequence[Answers]) -> Answers:

@@ -1,16 +1,20 @@
-"""Calibration: raw logits in, probabilities out that mean what they say, by one temperature each.
+"""Calibration: raw logits in, probabilities out that mean what they say, for every subset.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": divide the logits by a temperature
-fitted on validation data, which never changes who ranks above whom.
+fitted on validation data, which never changes who ranks above whom. A finding may get a bias beside
+it (Platt 1999), or a curve where the data allow one (Zadrozny & Elkan 2002): whichever answers
+studies it was not fitted to best. A model is sure in other ways of a note alone than of everything,
+so each subset of modalities has its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.optimize import isotonic_regression, minimize, minimize_scalar
+from scipy.special import expit, log_softmax, logit, softmax
 
 from medfuse.config import Settings, Task, TaskKind
 from medfuse.types import TaskPrediction
@@ -19,26 +23,49 @@ LOWEST, HIGHEST = 0.05, 20.0
 """Bounds of a fitted temperature; separable validation data would drive it to zero."""
 
 
-class TargetCalibration(Settings):
-    """How one target's logit is read: ``offset + scale * (logit / temperature + bias)``.
+FOLDS = 5
+"""Of the cross-validation that chooses how a finding is calibrated."""
 
-    Only a regression has an offset and a scale, and only the others a temperature and a bias.
+FEWEST = 10
+"""Studies with and without a finding below which a subset is calibrated as all studies are."""
+
+CURVE_FEWEST = 100
+"""Likewise, below which no curve is tried."""
+
+
+class TargetCalibration(Settings):
+    """How one target's logit is read: ``offset + scale * curve(logit / temperature + bias)``.
+
+    Only a regression has an offset and a scale, and only the others the rest.
     """
 
     temperature: float = Field(default=1.0, gt=0)
     bias: float = Field(default=0.0, description="undoes the shift of class balancing")
+    curve: tuple[tuple[float, float], ...] = Field(
+        default=(),
+        description="points of a rising curve from logits to logits, straight between them and of "
+        "slope 1 beyond; none: the logit itself",
+    )
     offset: float = Field(default=0.0, description="a regression's mean, in its own unit")
     scale: float = Field(default=1.0, gt=0, description="a regression's spread, in its own unit")
 
 
 class Calibration(Settings):
-    """How each target's logit is read, by target name; one that is not named is read as it is."""
+    """How each target's logit is read, by target name; one that is not named is read as it is.
+
+    Attributes:
+        targets: Whatever a study has.
+        subsets: Of the studies that have exactly this subset of modalities, by its name; a target
+            that is not named here is read as in `targets`.
+    """
 
     targets: dict[str, TargetCalibration] = Field(default_factory=dict)
+    subsets: dict[str, dict[str, TargetCalibration]] = Field(default_factory=dict)
 
-    def of(self, target: str) -> TargetCalibration:
-        """Give one target's calibration."""
-        return self.targets.get(target, TargetCalibration())
+    def of(self, target: str, subset: str | None = None) -> TargetCalibration:
+        """Give one target's calibration for studies with a subset of modalities."""
+        own = self.subsets.get(subset, {}) if subset is not None else {}
+        return own.get(target) or self.targets.get(target, TargetCalibration())
 
 
 def logit_slices(tasks: Sequence[Task]) -> Iterator[tuple[Task, slice]]:
@@ -94,18 +121,74 @@ def fit_calibration(
     return Calibration(targets=fitted)
 
 
+def fit_subsets(
+    tasks: Sequence[Task],
+    logits: Mapping[str, Float[np.ndarray, "n k"]],
+    labels: Float[np.ndarray, "n c"],
+    patients: Sequence[str],
+    *,
+    bias: bool = False,
+) -> dict[str, dict[str, TargetCalibration]]:
+    """Fit each subset's own calibration.
+
+    A finding gets a temperature, a temperature and a bias, or those and a curve, whichever has the
+    least log loss in cross-validation by patient; classes and levels get a temperature. What has
+    too few studies of a kind (`FEWEST`) is left out, and so is a regression.
+
+    Args:
+        tasks: In the order of the logits.
+        logits: Raw outputs by subset's name; NaN for a study that lacks it.
+        labels: As `fit_calibration` takes them.
+        patients: Whose study each is.
+        bias: Never a temperature alone.
+    """
+    folds = _fold(patients)
+    fitted: dict[str, dict[str, TargetCalibration]] = {}
+    for name, said in logits.items():
+        has = ~np.isnan(said).any(axis=1)
+        own = fitted.setdefault(name, {})
+        slices = zip(logit_slices(tasks), label_slices(tasks), strict=True)
+        for (task, where), (_, columns) in slices:
+            x, y = said[has, where].astype(np.float64), labels[has, columns].astype(np.float64)
+            if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
+                for k, target in enumerate(task.targets):
+                    known = ~np.isnan(y[:, k])
+                    if _fewest(y[known, k]) >= FEWEST:
+                        own[target] = _choose(x[known, k], y[known, k], folds[has][known], bias)
+            elif task.kind is not TaskKind.REGRESSION and len(y) >= FEWEST:
+                plain = fit_calibration([task], x, y)
+                own |= plain.targets
+    return {name: own for name, own in fitted.items() if own}
+
+
 def calibrate(
-    tasks: Sequence[Task], logits: Float[np.ndarray, "n k"], calibration: Calibration
+    tasks: Sequence[Task],
+    logits: Float[np.ndarray, "n k"],
+    calibration: Calibration,
+    subset: str | None = None,
 ) -> Float[np.ndarray, "n k"]:
-    """Scale logits so that their sigmoid or softmax, or a quantity itself, is what it says."""
-    each = [calibration.of(target) for task in tasks for target in task.targets]
+    """Scale logits so that their sigmoid or softmax, or a quantity itself, is what it says.
+
+    Args:
+        tasks: In the order of the logits.
+        logits: Raw.
+        calibration: How to read them.
+        subset: The name of the modalities that the studies have, all of them the same.
+    """
+    each = [calibration.of(target, subset) for task in tasks for target in task.targets]
     bias, offset = [c.bias for c in each], [c.offset for c in each]
     scaled = logits.astype(np.float64) / [c.temperature for c in each] + bias
+    for k, c in enumerate(each):
+        if c.curve:
+            scaled[:, k] = _follow(c.curve, scaled[:, k])
     return np.asarray(scaled * [c.scale for c in each] + offset)
 
 
 def probabilities(
-    task: Task, logits: Float[np.ndarray, "n k"], calibration: Calibration
+    task: Task,
+    logits: Float[np.ndarray, "n k"],
+    calibration: Calibration,
+    subset: str | None = None,
 ) -> Float[np.ndarray, "n c"]:
     """Turn one task's logits into calibrated probabilities, a column per finding or class.
 
@@ -114,7 +197,7 @@ def probabilities(
     """
     if task.kind is TaskKind.REGRESSION:
         return np.zeros((len(logits), 0))
-    scaled = calibrate([task], logits, calibration)
+    scaled = calibrate([task], logits, calibration, subset)
     if task.kind is TaskKind.MULTICLASS:
         return np.asarray(softmax(scaled, axis=1))
     if task.kind is TaskKind.ORDINAL:
@@ -125,18 +208,98 @@ def probabilities(
 
 
 def answer(
-    tasks: Sequence[Task], logits: Float[np.ndarray, " k"], calibration: Calibration
+    tasks: Sequence[Task],
+    logits: Float[np.ndarray, " k"],
+    calibration: Calibration,
+    subset: str | None = None,
 ) -> tuple[TaskPrediction, ...]:
-    """Read one study's logits as an answer to each task."""
+    """Read one study's logits, of a subset of modalities, as an answer to each task."""
     answers = []
     for task, where in logit_slices(tasks):
         own = logits[where]
         value = None
         if task.kind is TaskKind.REGRESSION:
-            value = float(calibrate([task], own[None], calibration)[0, 0])
-        chances = probabilities(task, own[None], calibration)[0]
+            value = float(calibrate([task], own[None], calibration, subset)[0, 0])
+        chances = probabilities(task, own[None], calibration, subset)[0]
         answers.append(TaskPrediction(task=task, logits=own, probabilities=chances, value=value))
     return tuple(answers)
+
+
+def _fold(patients: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """Deal the patients out to folds, the same way each time."""
+    _, code = np.unique(np.array(patients, dtype=np.str_), return_inverse=True)
+    shuffled = np.random.default_rng(0).permutation(code.max(initial=0) + 1)
+    return np.asarray(shuffled[code] % FOLDS)
+
+
+def _fewest(labels: Float[np.ndarray, " n"]) -> int:
+    """Count the studies of the rarer kind."""
+    return int(min((labels == 1).sum(), (labels == 0).sum()))
+
+
+Fit = Callable[[Float[np.ndarray, " n"], Float[np.ndarray, " n"]], TargetCalibration]
+
+
+def _choose(
+    logits: Float[np.ndarray, " n"],
+    labels: Float[np.ndarray, " n"],
+    folds: Int[np.ndarray, " n"],
+    bias: bool,
+) -> TargetCalibration:
+    """Fit in whichever way answers left-out patients best; of equals, the simplest."""
+    ways: list[Fit] = [] if bias else [lambda x, y: _fit_findings(x[:, None], y[:, None], False)]
+    ways.append(lambda x, y: _fit_findings(x[:, None], y[:, None], True))
+    if _fewest(labels) >= CURVE_FEWEST:
+        ways.append(_fit_curve)
+    losses = []
+    for way in ways:
+        total = 0.0
+        for fold in range(FOLDS):
+            out = folds == fold
+            if out.any():
+                z = _read(way(logits[~out], labels[~out]), logits[out])
+                total += float((np.logaddexp(0.0, z) - labels[out] * z).sum())
+        losses.append(total)
+    return ways[int(np.argmin(losses))](logits, labels)
+
+
+def _read(fitted: TargetCalibration, logits: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    z = logits / fitted.temperature + fitted.bias
+    return _follow(fitted.curve, z) if fitted.curve else z
+
+
+def _fit_curve(
+    logits: Float[np.ndarray, " n"], labels: Float[np.ndarray, " n"]
+) -> TargetCalibration:
+    """Fit a rising curve over temperature and bias.
+
+    Isotonic regression makes steps, which would tie studies that differ. Their centres are joined
+    instead (Oron & Flournoy 2017), with half a study of each kind added to every step so that no
+    chance is 0 or 1.
+    """
+    plain = _fit_findings(logits[:, None], labels[:, None], True)
+    z = logits / plain.temperature + plain.bias
+    order = np.argsort(z, kind="stable")
+    blocks = isotonic_regression(labels[order]).blocks
+    centres, heights = [], []
+    for start, stop in pairwise(blocks.tolist()):
+        own, n = labels[order[start:stop]].sum(), stop - start
+        centres.append(float(z[order[start:stop]].mean()))
+        heights.append(float(logit((own + 0.5) / (n + 1))))
+    # Small steps at the ends may turn back once half a study is added, and ties share a centre.
+    rising = np.maximum.accumulate(heights)
+    keep = np.flatnonzero(np.diff(rising, prepend=-np.inf) > 0)
+    keep = keep[np.diff(np.array(centres)[keep], prepend=-np.inf) > 0]
+    points = tuple((centres[i], float(rising[i])) for i in keep)
+    return plain.model_copy(update={"curve": points if len(points) > 1 else ()})
+
+
+def _follow(
+    curve: Sequence[tuple[float, float]], logits: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    x, y = np.array(curve).T
+    below, above = np.minimum(logits - x[0], 0.0), np.maximum(logits - x[-1], 0.0)
+    return np.asarray(np.interp(logits, x, y) + below + above)
 
 
 def _fit_findings(

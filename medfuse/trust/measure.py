@@ -36,7 +36,7 @@ def measure_subsets(
     settings: ReportSettings,
     bayes: Mapping[str, Float[np.ndarray, "n k"]],
 ) -> dict[str, SubsetReport]:
-    """Measure the answers from each subset on the studies that have it.
+    """Measure the answers from each subset on the studies that were asked from it.
 
     Args:
         tasks: In the order of the logits.
@@ -48,7 +48,9 @@ def measure_subsets(
     reports = {}
     for subset in (None, *SUBSETS):
         name = AS_GIVEN if subset is None else subset_name(subset)
-        chosen = np.ones(len(answers.rows), bool) if subset is None else answers.having(subset)
+        if name not in answers.logits:
+            continue
+        chosen = ~np.isnan(answers.logits[name]).any(axis=1)
         if not chosen.any():
             continue
         patients = [row.patient_id for row, yes in zip(answers.rows, chosen, strict=True) if yes]

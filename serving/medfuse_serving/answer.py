@@ -28,6 +28,41 @@ class RemarkAnswer(Settings):
     message: str
 
 
+class JudgementAnswer(Settings):
+    """What may be said of one answer, by what validation studies showed of such answers."""
+
+    question: str = Field(description="a finding's target, or the task's name")
+    possible: tuple[str, ...] = Field(
+        description="classes that cannot be left out at the promised coverage: `absent`, `present` "
+        "or both for a finding; empty for a regression"
+    )
+    interval: tuple[float, float] | None = Field(
+        description="what a regression's value lies in at the promised coverage"
+    )
+    likeliest: str = Field(description="the most probable class; empty for a regression")
+    sure: bool = Field(description="likely enough for the promised risk of error")
+    positive: bool | None = Field(
+        description="called positive at the promised sensitivity; null where not known"
+    )
+
+
+class PromiseAnswer(Settings):
+    """What judgements and novelty hold to, over studies like those that were checked."""
+
+    coverage: float = Field(description="share of studies whose set or interval holds the truth")
+    risk: float = Field(description="share of sure answers that may be wrong")
+    confidence: float = Field(description="with which that risk is kept")
+    sensitivity: float = Field(description="of `positive`")
+    false_alarms: float = Field(description="share of usual inputs that are called novel")
+
+
+class NoveltyAnswer(Settings):
+    """How unlike the training studies a modality is."""
+
+    p_value: float = Field(description="share of usual studies that are at least as unlike")
+    novel: bool = Field(description="too few for the answer to be relied on")
+
+
 class TaskAnswer(Settings):
     """The answer to one task."""
 
@@ -40,6 +75,9 @@ class TaskAnswer(Settings):
     value: float | None = Field(description="a regression's estimate, else null")
     unit: str | None = Field(description="the unit of `value`")
     codes: dict[str, Code] = Field(description="coded concepts, by finding, class or level")
+    judgements: tuple[JudgementAnswer, ...] = Field(
+        description="one per finding, or one of the whole task; empty where nothing is promised"
+    )
     reads: tuple[Modality, ...] = Field(description="the modalities it may rest on")
     used: tuple[Modality, ...] = Field(
         description="those of them that were given; where none was, the numbers are the same for "
@@ -104,6 +142,10 @@ class Answer(Settings):
     used: tuple[Modality, ...] = Field(description="the modalities the answer rests on")
     tasks: tuple[TaskAnswer, ...]
     remarks: tuple[RemarkAnswer, ...]
+    novelty: dict[Modality, NoveltyAnswer] = Field(
+        description="of each modality that was given and could be judged"
+    )
+    promises: PromiseAnswer | None = Field(description="null of a model that promises nothing")
     findings_text: TextAnswer | None = Field(
         default=None, description="null of a model that writes none"
     )
@@ -127,6 +169,8 @@ class StudyLine(Settings):
 
 def to_answer(prediction: Prediction) -> Answer:
     """Give a prediction its JSON form."""
+    promises = prediction.promises
+    least = None if promises is None else promises.false_alarms
     return Answer(
         schema=SCHEMA,
         model_digest=prediction.model_digest,
@@ -135,6 +179,13 @@ def to_answer(prediction: Prediction) -> Answer:
         remarks=tuple(
             RemarkAnswer(modality=r.modality, code=r.code, message=r.message)
             for r in prediction.remarks
+        ),
+        novelty={
+            m: NoveltyAnswer(p_value=p, novel=least is not None and p <= least)
+            for m, p in prediction.novelty.items()
+        },
+        promises=(
+            None if promises is None else PromiseAnswer.model_validate(promises.model_dump())
         ),
         findings_text=None if prediction.text is None else _to_text_answer(prediction.text),
     )
@@ -167,6 +218,39 @@ def describe_reading(task: TaskAnswer, given: Sequence[Modality]) -> str:
     if set(task.used) != set(given):
         return f"from {' and '.join(m.value for m in task.used)} alone"
     return ""
+
+
+def describe_judgement(judgement: JudgementAnswer, promises: PromiseAnswer) -> str:
+    """Say what may be said of one answer, in a line for the reader."""
+    if judgement.interval is not None:
+        low, high = judgement.interval
+        return f"{low:.4g} to {high:.4g} ({promises.coverage:.0%} interval)"
+    if not judgement.possible:
+        return "no interval: too few studies were checked"
+    open_ = set(judgement.possible) == {"absent", "present"}
+    said = "can't tell" if open_ else " or ".join(c.replace("_", " ") for c in judgement.possible)
+    parts = [said, "sure" if judgement.sure else "not sure"]
+    if judgement.positive:
+        parts.append(f"positive at {promises.sensitivity:.0%} sensitivity")
+    return " · ".join(parts)
+
+
+def describe_promises(promises: PromiseAnswer) -> str:
+    """Say what the words of `describe_judgement` mean."""
+    return (
+        f"What is named cannot be left out: such sets hold the truth in {promises.coverage:.0%} of "
+        f"studies like those checked. Sure: at most {promises.risk:.0%} of such answers are wrong."
+    )
+
+
+def describe_novelty(answer: Answer) -> list[str]:
+    """Say which modalities are unlike the training studies."""
+    return [
+        f"The {m.value} is unlike those that the model was trained on "
+        f"(p = {own.p_value:.2g}): the answer can't be relied on."
+        for m, own in answer.novelty.items()
+        if own.novel
+    ]
 
 
 def describe_shares(sentence: SentenceAnswer) -> str:
@@ -231,6 +315,9 @@ def _to_task_answer(prediction: TaskPrediction, given: frozenset[Modality]) -> T
         value=prediction.value,
         unit=task.unit,
         codes=task.codes,
+        judgements=tuple(
+            JudgementAnswer.model_validate(asdict(own)) for own in prediction.judgements
+        ),
         reads=tuple(m for m in MODALITIES if m in task.modalities),
         used=tuple(m for m in MODALITIES if m in given and m in task.modalities),
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medfuse.config import Limits
     from medfuse.data.studies import StudyFiles
     from medfuse.types import Study
-    from medfuse_serving.answer import Answer, StudyLine, TaskAnswer, TextAnswer
+    from medfuse_serving.answer import Answer, PromiseAnswer, StudyLine, TaskAnswer, TextAnswer
     from medfuse_serving.predictor import Predictor
 
 BundlePath = Annotated[Path, typer.Argument(help="A bundle's folder, as `medfuse export` made it.")]
@@ -224,16 +224,27 @@ def answer_studies(
 def print_answer(answer: "Answer", console: Console) -> None:
     """Print an answer for reading: bars with numbers, what it rests on, and the notice."""
     from medfuse.types import MODALITIES
-    from medfuse_serving.answer import describe_reading, format_value
+    from medfuse_serving.answer import (
+        describe_novelty,
+        describe_promises,
+        describe_reading,
+        format_value,
+    )
 
+    for line in describe_novelty(answer):
+        console.print(f"novel   {line}", style="bold yellow", markup=False)
     for task in answer.tasks:
         reading = describe_reading(task, answer.used)
         if not task.used:
             console.print(f"{task.name}  {reading}", markup=False)
         elif task.kind is TaskKind.REGRESSION:
-            console.print(f"{task.name}  {format_value(task)}  {reading}".rstrip(), markup=False)
+            said = " ".join(_judged(task, answer.promises).values())
+            line = f"{task.name}  {format_value(task)}  {said}  {reading}".rstrip()
+            console.print(line, markup=False)
         else:
-            console.print(_task_table(task, reading))
+            console.print(_task_table(task, reading, _judged(task, answer.promises)))
+    if answer.promises is not None:
+        console.print(describe_promises(answer.promises), style="dim", markup=False)
     if answer.findings_text is not None:
         _print_text(answer.findings_text, console)
     unused = [m for m in MODALITIES if m not in answer.used]
@@ -265,7 +276,16 @@ def _print_text(text: "TextAnswer", console: Console) -> None:
     console.print(f"  {text.notice}\n", style="dim", soft_wrap=True)
 
 
-def _task_table(task: "TaskAnswer", reading: str) -> Table:
+def _judged(task: "TaskAnswer", promises: "PromiseAnswer | None") -> dict[str, str]:
+    """Say what may be said of each question."""
+    from medfuse_serving.answer import describe_judgement
+
+    if promises is None:
+        return {}
+    return {j.question: describe_judgement(j, promises) for j in task.judgements}
+
+
+def _task_table(task: "TaskAnswer", reading: str, judged: dict[str, str]) -> Table:
     from medfuse_serving.answer import format_probability
 
     table = Table(
@@ -274,7 +294,12 @@ def _task_table(task: "TaskAnswer", reading: str) -> Table:
     table.add_column("finding" if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL) else "class")
     table.add_column("probability", justify="right")
     table.add_column("")
+    table.add_column("")
     for name, probability in task.probabilities.items():
         filled = round(probability * BAR)
-        table.add_row(name, format_probability(probability), "█" * filled + "░" * (BAR - filled))
+        bar = "█" * filled + "░" * (BAR - filled)
+        said = judged.get(f"{task.name}.{name}", "")
+        table.add_row(name, format_probability(probability), bar, said)
+    if task.name in judged:
+        table.add_row(f"[dim]{judged[task.name]}[/dim]")
     return table

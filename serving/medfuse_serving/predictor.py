@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from medfuse.bundle import GRAPH, TOKENIZER, open_bundle
+from medfuse.bundle import GRAPH, NOVELTY, TOKENIZER, open_bundle
 from medfuse.data.note import read_tokenizer
 from medfuse.data.prepare import collate, prepare
 from medfuse.errors import BundleError, MedfuseError, SettingsError
@@ -26,8 +26,11 @@ from medfuse.text.record import TextRecord
 from medfuse.text.say import say_findings
 from medfuse.text.writing import Writer, write_drafts
 from medfuse.trust.calibration import answer
+from medfuse.trust.descriptors import describe
+from medfuse.trust.judging import judge_answers
+from medfuse.trust.novelty import NoveltyModel, from_bytes
 from medfuse.trust.retrieval import Embeddings
-from medfuse.types import MODALITIES, Batch, Modality, Prediction, Prepared, Study
+from medfuse.types import MODALITIES, Batch, Modality, Prediction, Prepared, Study, subset_name
 
 BATCH_STUDIES = 8
 """Studies that go through the graph at once; bounds the memory of a long list."""
@@ -45,6 +48,7 @@ class Predictor:
         bundle: The opened bundle; its `digest` names the model.
         provider: The execution provider in use, a key of `PROVIDERS`.
         weights: What the bundle's graphs share.
+        novelty: What usual studies are like; empty in a bundle that promises nothing.
         writer: Writes findings text; None in a bundle that writes none.
     """
 
@@ -79,6 +83,8 @@ class Predictor:
             if strict:
                 raise BundleError(message)
             logger.warning("%s", message)
+        trust = self.bundle.manifest.trust
+        self.novelty = NoveltyModel({}) if trust is None else from_bytes(self.bundle.read(NOVELTY))
         self.writer: Writer | None = None
         if self.bundle.manifest.text is not None:
             self.writer = open_writer(self.bundle, wanted, self.weights)
@@ -214,7 +220,10 @@ class Predictor:
         batch = collate(prepared, manifest.prepare)
         logits, *memory = self._run(["logits", *(MEMORY if self.writer else ())], batch)
         for i, one in enumerate(prepared):
-            tasks = answer(manifest.tasks, logits[i], manifest.calibration)
+            subset = subset_name(one.present)
+            tasks = answer(manifest.tasks, logits[i], manifest.calibration, subset)
+            if manifest.trust is not None:
+                tasks = judge_answers(tasks, subset, manifest.trust)
             text = None
             if self.writer is not None and manifest.text is not None:
                 tokens, mask = memory
@@ -232,4 +241,6 @@ class Predictor:
                 remarks=one.remarks,
                 model_digest=self.bundle.digest,
                 text=text,
+                novelty=self.novelty.p_values(describe(one)),
+                promises=None if manifest.trust is None else manifest.trust.settings,
             )

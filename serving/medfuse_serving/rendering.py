@@ -19,11 +19,14 @@ from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
-from medfuse.types import MODALITIES, Modality
+from medfuse.types import MODALITIES
 from medfuse_serving.answer import (
     Answer,
     TaskAnswer,
     TextAnswer,
+    describe_judgement,
+    describe_novelty,
+    describe_promises,
     describe_reading,
     describe_shares,
     format_probability,
@@ -142,8 +145,17 @@ def answer_html(answer: Answer) -> str:
         f"<li><b>{remark.modality.capitalize()}.</b> {escape_text(remark.message)}</li>"
         for remark in answer.remarks
     )
+    novel = "".join(
+        f'<p class="mf-novel" role="alert">{escape_text(line)}</p>'
+        for line in describe_novelty(answer)
+    )
+    promises = ""
+    if answer.promises is not None:
+        promises = f'<p class="mf-legend">{escape_text(describe_promises(answer.promises))}</p>'
     return (
-        f'<div class="mf-answer">{"".join(_task_html(task, answer.used) for task in answer.tasks)}'
+        f'<div class="mf-answer">{novel}'
+        + "".join(_task_html(task, answer) for task in answer.tasks)
+        + promises
         + ("" if answer.findings_text is None else _text_html(answer.findings_text))
         + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
@@ -174,22 +186,33 @@ def header_html() -> str:
     return f'<header class="mf-header"><h1>medfuse</h1>{notice}</header>'
 
 
-def _task_html(task: TaskAnswer, given: Sequence[Modality]) -> str:
+def _task_html(task: TaskAnswer, answer: Answer) -> str:
     title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
-    reading = describe_reading(task, given)
+    reading = describe_reading(task, answer.used)
     if not task.used:
         return f'{title}<p class="mf-legend">{escape_text(reading.capitalize())}.</p>'
     note = f", {escape_text(reading)}" if reading else ""
+    said = {}
+    if answer.promises is not None:
+        said = {j.question: describe_judgement(j, answer.promises) for j in task.judgements}
+    whole = _said_html(said[task.name]) if task.name in said else ""
     if task.kind is TaskKind.REGRESSION:
-        return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>'
-    rows = "".join(_bar_html(name, p) for name, p in task.probabilities.items())
+        return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>{whole}'
+    rows = "".join(
+        _bar_html(name, p, said.get(f"{task.name}.{name}", ""))
+        for name, p in task.probabilities.items()
+    )
     return (
         f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}{note}'
         "</p>"
         f'<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
         '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
-        "</div></div>"
+        f"</div></div>{whole}"
     )
+
+
+def _said_html(said: str) -> str:
+    return f'<small class="mf-said">{escape_text(said)}</small>'
 
 
 def _text_html(text: TextAnswer) -> str:
@@ -216,12 +239,14 @@ def _unit_of(task: TaskAnswer) -> str:
     return names.get(task.kind, "finding")
 
 
-def _bar_html(name: str, probability: float) -> str:
+def _bar_html(name: str, probability: float, said: str) -> str:
     name = escape_text(name.replace("_", " "))
     return (
         f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
         f'<span class="mf-track" aria-hidden="true"><i style="width:{100 * probability:.2f}%"></i>'
-        f'</span><b role="cell">{escape(format_probability(probability))}</b></div>'
+        f'</span><b role="cell">{escape(format_probability(probability))}</b>'
+        + (f'<small class="mf-said" role="cell">{escape_text(said)}</small>' if said else "")
+        + "</div>"
     )
 
 

@@ -8,12 +8,12 @@ from jaxtyping import Float
 
 from medfuse.config import Task
 from medfuse.data.cohort import Cohort
-from medfuse.training.comparison import corrected_t_test, holm, rank
 from medfuse.training.leaderboard.kept import Kept
 from medfuse.training.leaderboard.report import Comparison, Entry, Leaderboard
 from medfuse.training.settings import TrainSettings
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import COVERAGE, Figure, patient_weights, summarise
+from medfuse.trust.comparison import corrected_t_test, holm, rank
 from medfuse.trust.measure import measure_subsets, read_bayes, score
 from medfuse.trust.metrics import headline
 from medfuse.types import SUBSETS, subset_name
