@@ -17,9 +17,11 @@ help: ## list the targets
 $(VENV)/.ready: pyproject.toml tools/system.sh
 	tools/system.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev,export,$(SERVE)]'
+	$(BIN)/python -m pip install --quiet --progress-bar on --editable '.[dev,dictation,export,$(SERVE)]'
 # The speaker network's weights; what else the package asks for reads sound, and is not needed.
 	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps Resemblyzer==0.1.4
+# The speech detector's network; the package asks for torch, and only its file is used.
+	$(BIN)/python -m pip install --quiet --progress-bar on --no-deps silero-vad==6.2.3
 	touch $@
 
 # The deployment: nothing but what a hospital server installs, and a test runner.

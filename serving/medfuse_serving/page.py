@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from medfuse.config import PrepareSettings
 from medfuse.data.note import decode_note
 from medfuse.data.studies import StudyFiles, read_file, read_study
+from medfuse.dictation.record import Transcript
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
 from medfuse_serving import explanation_panel, explanation_view, rendering
@@ -50,6 +52,7 @@ class Desk:
             bytes are sent, so that their encoding is reported.
         problem: Why the images can't be shown.
         view: Why the study is answered so, once that was asked.
+        dictated: What the note was written down from; None once it was changed by hand.
     """
 
     study: Study = field(default_factory=Study)
@@ -57,6 +60,7 @@ class Desk:
     frames: tuple[Frame, ...] = ()
     problem: str = ""
     view: View | None = None
+    dictated: Transcript | None = None
 
 
 def lay_out(study: Study, settings: PrepareSettings) -> Desk:
@@ -97,7 +101,21 @@ def edit_note(desk: Desk, text: str) -> Desk:
     if _lines(text) == _lines(desk.note_text):
         return desk
     note = text.encode("utf-8") if text.strip() else None
-    return replace(desk, study=replace(desk.study, note=note), note_text=text, view=None)
+    study = replace(desk.study, note=note)
+    return replace(desk, study=study, note_text=text, view=None, dictated=None)
+
+
+def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
+    """Take what was dictated as the note, in place of any other.
+
+    Raises:
+        InputError: The recording cannot be read, or nothing in it be understood.
+        SettingsError: Dictation is not installed.
+    """
+    from medfuse.dictation.transcribe import transcribe
+
+    said = transcribe(recording, settings.limits)
+    return replace(edit_note(desk, said.text), dictated=said)
 
 
 def show_image(desk: Desk, number: int) -> str:
@@ -119,6 +137,8 @@ def show_note(desk: Desk, settings: PrepareSettings) -> str:
             if desk.study.note is None
             else rendering.note_html(desk.study.note, settings.note, settings.limits)
         )
+        if desk.dictated is not None:
+            body += rendering.dictated_html(desk.dictated)
     except InputError as error:
         body = rendering.problem_html(str(error))
     return rendering.card_html("Note", body)
@@ -215,7 +235,14 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
                 note = gr.Textbox(
                     label="Note", lines=5, max_lines=12, placeholder="Type or paste the note"
                 )
-                note_file = gr.UploadButton("Open a note file", size="sm", file_count="single")
+                with gr.Row():
+                    note_file = gr.UploadButton("Open a note file", size="sm", file_count="single")
+                    dictation = gr.UploadButton(
+                        "Write down a dictation",
+                        size="sm",
+                        file_count="single",
+                        visible=find_spec("moonshine_voice") is not None,
+                    )
                 voice = gr.File(
                     label="Recording (WAV, FLAC, OGG, MP3, DICOM)",
                     file_count="single",
@@ -290,6 +317,11 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
             study = replace(desk.study, note=data)
             text = lay_out(Study(note=data), settings).note_text
             return show(replace(desk, study=study, note_text=text))
+
+        @tell
+        def add_dictation(path: str, desk: Desk) -> Shown:
+            data = take_up(path, settings.limits.file_bytes)
+            return show(write_down(desk, data, settings))
 
         @tell
         def add_voice(path: str | None, desk: Desk, text: str) -> Shown:
@@ -390,6 +422,9 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
             changing(add_images), [changes, images, desk, note], [*views, images], **quiet
         )
         note_file.upload(changing(open_note), [changes, note_file, desk], views, **quiet)
+        dictation.upload(
+            changing(add_dictation), [changes, dictation, desk], views, **quiet, concurrency_limit=1
+        )
         for recording, given in ((voice, voice.upload), (microphone, microphone.stop_recording)):
             given(
                 changing(add_voice),

@@ -17,6 +17,7 @@ from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, PrepareSettings, T
 from medfuse.data.dicom import choose_frames, decode_frame
 from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
+from medfuse.dictation.record import Transcript
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
 from medfuse.types import MODALITIES
@@ -132,6 +133,21 @@ def player_html(recording: Recording) -> str:
     source = data_url("audio/wav", _to_wav(recording))
     caption = f"{recording.duration_s:.1f} s, at {SAMPLE_RATE // 1000} kHz as the model hears it"
     return f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p>'
+
+
+def dictated_html(transcript: Transcript) -> str:
+    """Show a dictated note's words, each with when it was said."""
+    words = " ".join(
+        f'<span title="{word.start_s:.2f} to {word.end_s:.2f} s">'
+        f"{escape_text(transcript.text[word.start : word.end])}</span>"
+        for word in transcript.words
+    )
+    return (
+        '<details class="mf-dictated"><summary>Written down from a dictation: check every word'
+        f"</summary><p>{words}</p><p class='mf-legend'>Point at a word to see when it was said. "
+        f"By {escape_text(transcript.model)}, a small model: names of findings and drugs often "
+        "come out wrong.</p></details>"
+    )
 
 
 def answer_html(answer: Answer) -> str:
