@@ -279,11 +279,14 @@ def test_uploads_are_answered_and_leave_nothing_behind(
             sent.extend(r.json()) if r.request.method == "POST" and "/upload" in r.url else None
         ),
     )
-    image, note, voice = (page.locator("input[type=file]").nth(i) for i in range(3))
+    files = (page.locator("input[type=file]").nth(i) for i in range(4))
+    image, note, dictation, voice = files
     image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": study.images[0]})
     expect(page.locator("#image img")).to_be_visible()
     note.set_input_files({"name": "Doe.txt", "mimeType": "text/plain", "buffer": NOTE})
     expect(page.locator("#note")).to_contain_text("cough and fever")
+    dictation.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
+    expect(page.locator("#answer")).to_contain_text("no speech to write down")
     voice.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
     expect(page.locator("#voice audio")).to_be_visible()
     expect(page.locator("#image img")).to_be_visible()
@@ -291,7 +294,7 @@ def test_uploads_are_answered_and_leave_nothing_behind(
     answer = to_answer(predictor.predict([study])[0])
     for probability in answer.tasks[0].probabilities.values():
         expect(page.locator("#answer")).to_contain_text(format_probability(probability))
-    assert len(sent) == 3
+    assert len(sent) == 4
     assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
     for path in sent:
         assert httpx.get(f"{url}/gradio_api/file={path}").status_code in {403, 404}
