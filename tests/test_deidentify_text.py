@@ -36,6 +36,8 @@ def clean(note: str, person: Person = PERSON, **options: object) -> str:
         ("Mark Johnson coughs.", "[NAME] coughs."),
         ("Smith, John was seen.", "[NAME] was seen."),
         ("J. R. Okonkwo was told.", "[NAME] was told."),
+        ("Agnieszka coughs, says Dr. Świątek.", "Agnieszka coughs, says Dr. [NAME]."),
+        ("Later Deborah denied pain.", "Later [NAME] denied pain."),
         ("Frau Müller hustet.", "Frau [NAME] hustet."),
     ],
 )
@@ -98,11 +100,13 @@ def test_ages_and_numbers_are_replaced(text: str, cleaned: str) -> None:
         ("at Mount Sinai Hospital", "at [PLACE]"),
         ("transferred from St. Mary's Hospital.", "transferred from [PLACE]."),
         ("from University Hospital of Wales", "from [PLACE]"),
-        ("lives at 12 Elm Street", "lives at [PLACE]"),
+        ("lives at 12 Elm Street with 2 cats", "lives at [PLACE] with 2 cats"),
         ("returned from Bergamo", "returned from [PLACE]"),
         ("Wuhan pneumonia", "[PLACE] pneumonia"),
         ("Boston, MA 02115", "[PLACE], [PLACE]"),
         ("SW1A 1AA", "[PLACE]"),
+        ("Address: Via Roma 12, Torino", "Address: [PLACE]"),
+        ("Returned from Ottery last week.", "Returned from [PLACE] last week."),
     ],
 )
 def test_places_are_replaced(text: str, cleaned: str) -> None:
@@ -118,6 +122,9 @@ def test_places_are_replaced(text: str, cleaned: str) -> None:
         "Chest X-Ray Portable. Swan Ganz catheter. Kerley B lines. Foley, Hickman and Dobhoff.",
         "Admitted to the hospital. The University Hospital. In the clinic.",
         "ms, a 45-year-old woman with MS; COPD; CHF; on 2 L O2. March fracture.",
+        "Lives with his wife, takes 3 pills. Living with HIV for 10 years. Born preterm.",
+        "Came Monday; visited Cardiology; lives at home; moved to Intensive Care with 2 L O2.",
+        "Addison disease, Murphy's sign, Morgan hernia, Barrett esophagus. Colon Cancer.",
         "Ghon complex; Cheyne Stokes; Parkinson disease; Crohn disease; Hodgkin lymphoma.",
     ],
 )

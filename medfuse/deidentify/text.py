@@ -34,10 +34,10 @@ class Replaced:
     by: str = field(repr=False)
 
 
-_CAP = r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+(?:['’-][A-ZÀ-ÖØ-Þ]?[a-zß-öø-ÿ]+)*"
-_MC = r"(?:(?:Mc|Mac|O['’]|D['’]|De|Van|Von)[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]+)"
+_CAP = r"[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]+(?:['’-][A-ZÀ-ÖØ-ÞĀ-Ž]?[a-zß-öø-ÿĀ-ž]+)*"
+_MC = r"(?:(?:Mc|Mac|O['’]|D['’]|De|Van|Von)[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]+)"
 _WORD = rf"(?:{_MC}|{_CAP})"
-_CAPITALS = r"[A-ZÀ-ÖØ-Þ][A-ZÀ-ÖØ-Þ'’-]+"
+_CAPITALS = r"[A-ZÀ-ÖØ-ÞĀ-Ž][A-ZÀ-ÖØ-ÞĀ-Ž'’-]+"
 _PARTICLE = r"(?:(?:van|von|de|del|der|den|la|le|da|di|bin|al)\s+)"
 _NAME = (
     rf"(?:(?:[A-Z]\.?\s+)?{_PARTICLE}*{_WORD}"
@@ -59,7 +59,7 @@ _ID_CUE = re.compile(
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _PHONE = re.compile(
     r"""(?<![\w.,/-])(?:
-      \+\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}\d
+      (?:\+|00)\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}\d
     | \(\d{2,5}\)[ .\-/]?\d{3,4}(?:[ .\-]?\d{3,4})+
     | \d{3}[ .\-]\d{3}[ .\-]\d{4} | 0\d{2,4}[ \-/]\d{3,4}(?:[ \-]?\d{2,4})+
     )(?![\w-])""",
@@ -94,7 +94,7 @@ _NAME_CUE = re.compile(
     |discussed\s+with\s*:?|communicated\s+(?:to|with)\s*:?|telephoned\s+to\s*:?|notified\s*:?
     |next\s+of\s+kin\s*:?|mother\s*:|father\s*:|wife\s*:|husband\s*:|daughter\s*:|son\s*:
     |my\s+name\s+is|this\s+is|überwiesen\s+von|unterschrift\s*:?)[ \t]*
-    (?!(?i:dr|prof|mr|mrs|ms|doctor|professor)\b)(?P<value>{_NAME}|{_LOUD})""",
+    (?!(?i:dr|prof|mr|mrs|ms|doctor|professor)\b)(?P<value>{_NAME}(?:,[ \t]*{_NAME})?|{_LOUD})""",
     re.VERBOSE,
 )
 _CREDENTIAL = re.compile(
@@ -108,6 +108,14 @@ _FIRST_LAST = re.compile(
     rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*(?P<last>{_WORD}))\b"
 )
 _INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
+
+_ALONE = re.compile(r"\b[A-Z][a-z]{3,}\b(?!-)")
+_EPONYM = re.compile(
+    r"(?:['’]s)?[ \t-]+(?:disease|syndrome|sign|lines?|catheter|lymphoma|o?esophagus|fracture|test"
+    r"|palsy|tumou?r|drain|tube|thyroiditis|nodes?|complex|score|criteria|classification|position"
+    r"|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
+    re.IGNORECASE,
+)
 
 _HOSPITAL = re.compile(
     rf"""\b(?P<value>
@@ -142,6 +150,27 @@ _STREET = re.compile(
     (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Boulevard|Blvd|Way|Court|Square|Terrace|Close|Crescent|Place)\b\.?
     |{_CAP}(?:straße|strasse|str\.|weg|platz|allee|gasse)[ \t]*\d+[a-z]?
     |P\.?O\.?[ \t]*Box[ \t]*\d+)""",
+    re.VERBOSE,
+)
+_STREET_ABROAD = re.compile(
+    rf"""\b(?P<value>(?:\d{{1,4}},?[ \t]+)?(?i:rue|avenue|boulevard|chemin|via|viale|piazza|corso
+    |calle|plaza|avenida|paseo|camino|ul\.|al\.|pl\.|ulica|aleja)[ \t]+
+    (?:(?:de|del|della|di|la|las|los|du|des)[ \t]+)*
+    {_CAP}(?:[ \t]+{_CAP})*(?:,?[ \t]+\d+[\w/]*)?)""",
+    re.VERBOSE,
+)
+_ADDRESS_WORD = rf"(?:{_CAP}|\d[\w/-]*|[A-Z]{{2}}|de|del|della|di|la|von|van|der|du|des)"
+_LIVES = re.compile(
+    r"\b(?i:lives?|living|resid(?:es?|ing)|address(?:\s+is)?)[ \t:]+(?:(?i:at|on|in)[ \t]+)?"
+    r"(?P<value>(?=[^\n.;]{0,60}\d)(?=\d|[A-Z])"
+    rf"{_ADDRESS_WORD}(?:,?[ \t]+{_ADDRESS_WORD}){{1,9}})"
+)
+_TRAVEL = re.compile(
+    rf"""\b(?i:lives|lived|living|resid(?:es|ing)|born|raised|grew[ ]up|travel(?:l?ed|l?ing|s)?
+    |returned|flew|came|comes|visited|visiting|moved|trip|holiday|vacation)[ \t]+
+    (?:(?i:home|back|recently)[ \t]+)?
+    (?:(?i:in|to|from|near|at|via|through)[ \t]+)?
+    (?P<value>{_CAP}(?:[ \t-]+{_CAP}){{0,3}})""",
     re.VERBOSE,
 )
 _POSTCODE = re.compile(
@@ -179,6 +208,7 @@ def clean_text(
         _find_ages(text),
         _find_names(text, person),
         _find_places(text),
+        _find_bare_names(text),  # last, since streets and hospitals are called like people
     ):
         if not any(covered[found.start : found.end]):
             covered[found.start : found.end] = b"\1" * (found.end - found.start)
@@ -252,6 +282,10 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
         known = match["last"].lower() in surnames() or match["value"].count(".") > 1
         if _is_surname(match["last"]) and known:
             yield Replaced(*match.span("value"), "name", "[NAME]")
+
+
+def _find_bare_names(text: str) -> Iterator[Replaced]:
+    """Find names that nothing announces: pairs by the census's lists, and lone first names."""
     names = first_names()
     for order in (_LAST_FIRST, _FIRST_LAST):
         at = 0
@@ -259,12 +293,21 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
         while (pair := order.search(text, at)) is not None:
             first, last = pair["first"].lower(), pair["last"]
             # "Mark Johnson" is a name and "May Represent" is none.
-            surname = last.lower() in surnames() if first in common_words() else True
-            if first in names and _is_surname(last) and surname:
+            surname = last.lower() in surnames()
+            both = surname and first in surnames() and order is _FIRST_LAST
+            likely = first in names and (surname or first not in common_words())
+            likely |= both and first not in common_words()
+            if likely and _is_surname(last) and not _EPONYM.match(text, pair.end()):
                 yield Replaced(*pair.span("value"), "name", "[NAME]")
                 at = pair.end()
             else:
                 at = pair.start("first" if order is _FIRST_LAST else "last") + 1
+    words = common_words()
+    for match in _ALONE.finditer(text):
+        word = match[0].lower()
+        known = word in names and word not in words
+        if known and not _EPONYM.match(text, match.end()):
+            yield Replaced(*match.span(), "name", "[NAME]")
 
 
 def _known_names(text: str, person: Person) -> Iterator[tuple[int, int]]:
@@ -305,9 +348,14 @@ def _find_places(text: str) -> Iterator[Replaced]:
         named = words[:-1] if group == "value" else words[1:]
         if any(word.lower() not in _GENERIC | common_words() for word in named):
             yield Replaced(*match.span(group), "place", "[PLACE]")
-    for pattern in (_STREET, _POSTCODE):
+    for pattern in (_LIVES, _STREET, _STREET_ABROAD, _POSTCODE):
         for match in pattern.finditer(text):
-            yield Replaced(*match.span(), "place", "[PLACE]")
+            start, end = match.span("value" if "value" in match.groupdict() else 0)
+            yield Replaced(start, end, "place", "[PLACE]")
+    for match in _TRAVEL.finditer(text):
+        start, end = _trim(match["value"], match.start("value"))
+        if end > start:
+            yield Replaced(start, end, "place", "[PLACE]")
     known = cities()
     for context, least in ((_AFTER, 0), (_CAPPED, LARGE_CITY)):
         at = 0
