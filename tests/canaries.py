@@ -196,7 +196,7 @@ def make_png() -> bytes:
     exif = Image.Exif()
     exif[0x010E] = f"{FIRST} {LAST}"
     file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=chunks, exif=exif)
+    picture.save(file, "PNG", pnginfo=chunks, exif=exif, icc_profile=f"{FIRST} {LAST}".encode())
     return file.getvalue()
 
 
@@ -206,7 +206,8 @@ def make_jpeg() -> bytes:
     exif = Image.Exif()
     exif[0x013B] = f"{FIRST} {LAST}"
     file = io.BytesIO()
-    picture.save(file, "JPEG", comment=f"{HOSPITAL} {MRN}", exif=exif)
+    profile = f"{FIRST} {LAST}".encode()
+    picture.save(file, "JPEG", comment=f"{HOSPITAL} {MRN}", exif=exif, icc_profile=profile)
     return file.getvalue()
 
 

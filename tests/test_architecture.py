@@ -75,6 +75,8 @@ def test_the_commands_are_those_of_the_readme() -> None:
     names = {entry.name for entry in entry_points(group="medfuse.commands")}
     assert names == {
         "cohort",
+        "import",
+        "deidentify",
         "train",
         "leaderboard",
         "search",

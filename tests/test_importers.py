@@ -345,9 +345,16 @@ def test_headings_that_are_not_there_leave_labels_unknown() -> None:
     assert read_headings(["normal"])["pneumothorax"] == "0"
 
 
-def test_xml_with_a_document_type_is_refused(tmp_path: Path) -> None:
-    bomb = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "aaaa">]><eCitation>&a;</eCitation>'
-    write_file(tmp_path / "in" / "1.xml", bomb)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE x [<!ENTITY a "aaaa">]><eCitation>&a;</eCitation>',
+        '<!DOCTYPE x SYSTEM "https://example.org/x.dtd"><eCitation><uId id="1"/></eCitation>',
+        "<eCitation>",
+    ],
+)
+def test_xml_with_a_document_type_is_refused(tmp_path: Path, text: str) -> None:
+    write_file(tmp_path / "in" / "1.xml", text)
     with pytest.raises(SourceError, match="not plain XML"):
         run("import", "open-i", tmp_path / "in", tmp_path / "out")
 
