@@ -25,7 +25,7 @@ from medfuse.training.settings import TrainSettings
 from medfuse.types import Modality
 from tests.canaries import make_png
 from tests.dicom_files import make_file
-from tests.recordings import encode, sine
+from tests.recordings import encode, sine, voice_object
 
 APP = typer.Typer(pretty_exceptions_enable=False)
 APP.command("import")(import_cohort)
@@ -554,6 +554,17 @@ def test_deidentify_takes_a_folder_of_studies(tmp_path: Path) -> None:
     assert f"left out: {BURNED_IN}: 1" in printed
     assert "left out: file that is neither image, note nor recording: 1" in printed
     assert "de-identified: text: name: 3" in printed
+
+
+def test_what_a_dicom_recording_calls_the_patient_is_found_in_the_note(tmp_path: Path) -> None:
+    place = tmp_path / "in" / "study"
+    sound = voice_object(bytes(range(256)) * 40, samples=10_240, patient_id="Q-7731")
+    write_file(place / "voice.dcm", sound)
+    write_file(place / "n.txt", "Recording of Q-7731")
+    run("deidentify", tmp_path / "in", tmp_path / "out")
+    (row,) = read_table(tmp_path / "out" / "cohort.csv")
+    assert read_note(tmp_path / "out", row) == "Recording of [ID]"
+    assert row["voice"].endswith("voice.wav")
 
 
 @pytest.mark.parametrize("source", sorted(set(IMPORTERS) - {"folder", "table"}))

@@ -20,6 +20,7 @@ from medfuse.data.importers.source import (
 )
 from medfuse.data.picture import is_picture
 from medfuse.data.studies import read_file
+from medfuse.data.voice import is_voice_object
 from medfuse.deidentify.dates import DATE, move_date
 from medfuse.deidentify.dicom import deidentify_dicom, find_known
 from medfuse.deidentify.picture import deidentify_picture
@@ -148,18 +149,9 @@ def _deidentify(
     study: SourceStudy, session: Session, left_out: Counter[str]
 ) -> tuple[Person, _Parts]:
     files: dict[str, bytes] = {}
-    names = list(study.names)
-    identifiers = [study.patient_id, study.study_id]
     images = list(_read_images(study, session, left_out))
-    for data in images:
-        if not is_picture(data):
-            try:
-                known = find_known(data, session.limits)
-            except InputError:
-                continue  # de-identification refuses and counts it below
-            names += known.names
-            identifiers += known.identifiers
-    person = session.person(study.patient_id, names, identifiers)
+    voice = _read_voice(study, session, left_out)
+    person = _find_person(study, images, voice, session)
     for data in images:
         try:
             if is_picture(data):
@@ -175,15 +167,33 @@ def _deidentify(
     _count(session, (*spans, *more))
     if note.strip():
         files["note.txt"] = note.encode("utf-8")
-    if study.voice is not None:
+    if voice is not None:
         try:
-            data = read_file(study.voice, session.limits.file_bytes)
-            files["voice.wav"] = deidentify_recording(data, session, silences)
+            files["voice.wav"] = deidentify_recording(voice, session, silences)
         except InputError as error:
             left_out[_reason("recording", error)] += 1
     if phrases:
         files["transcript.json"] = _write_transcript(phrases)
     return person, _Parts(files)
+
+
+def _find_person(
+    study: SourceStudy, images: list[bytes], voice: bytes | None, session: Session
+) -> Person:
+    """Say who it is, with all that the study's own files call that person."""
+    names = list(study.names)
+    identifiers = [study.patient_id, study.study_id]
+    objects = [data for data in images if not is_picture(data)]
+    if voice is not None and is_voice_object(voice):
+        objects.append(voice)
+    for data in objects:
+        try:
+            known = find_known(data, session.limits)
+        except InputError:
+            continue  # de-identification refuses and counts it
+        names += known.names
+        identifiers += known.identifiers
+    return session.person(study.patient_id, names, identifiers)
 
 
 def _read_images(study: SourceStudy, session: Session, left_out: Counter[str]) -> Iterator[bytes]:
@@ -192,6 +202,16 @@ def _read_images(study: SourceStudy, session: Session, left_out: Counter[str]) -
             yield part if isinstance(part, bytes) else read_part(part, session.limits.file_bytes)
         except (InputError, SourceError) as error:
             left_out[_reason("image", error)] += 1
+
+
+def _read_voice(study: SourceStudy, session: Session, left_out: Counter[str]) -> bytes | None:
+    if study.voice is None:
+        return None
+    try:
+        return read_file(study.voice, session.limits.file_bytes)
+    except InputError as error:
+        left_out[_reason("recording", error)] += 1
+        return None
 
 
 def _reason(what: str, error: Exception) -> str:
