@@ -23,7 +23,7 @@ from medfuse.deidentify.command import deidentify
 from medfuse.errors import CohortError, MedfuseError, SettingsError, SourceError
 from medfuse.training.settings import TrainSettings
 from medfuse.types import Modality
-from tests.canaries import make_png
+from tests.canaries import make_png, read_back
 from tests.dicom_files import make_file
 from tests.recordings import encode, sine, voice_object
 
@@ -542,18 +542,25 @@ def test_the_same_key_gives_the_same_names_and_another_run_others(tmp_path: Path
 def test_deidentify_takes_a_folder_of_studies(tmp_path: Path) -> None:
     for n, patient in enumerate(("A1", "A1", "B2")):
         place = tmp_path / "in" / f"study {n}"
-        write_file(place / "x.dcm", dicom(PatientID=patient, PatientName="Quimby^A"))
-        write_file(place / "n.txt", "Ms Quimby coughs")
+        named = {"PatientID": patient, "PatientName": "Quimby^A", "StudyDate": "20200229"}
+        write_file(place / "x.dcm", dicom(**named))
+        write_file(place / "n.txt", "Ms Quimby coughs 2020-02-29")
         write_file(place / "v.wav", encode(sine(300, 1.0)))
     write_file(tmp_path / "in" / "study 0" / "burned.dcm", dicom(BurnedInAnnotation="YES"))
     write_file(tmp_path / "in" / "study 0" / "letter.pdf", b"%PDF")
     printed = run("deidentify", tmp_path / "in", tmp_path / "out")
     rows = read_table(tmp_path / "out" / "cohort.csv")
     assert rows[0]["patient_id"] == rows[1]["patient_id"] != rows[2]["patient_id"]
-    assert [read_note(tmp_path / "out", row) for row in rows] == ["Ms [NAME] coughs"] * 3
+    for row in rows:
+        # One patient's dates move alike in image and note.
+        day = read_back((tmp_path / "out" / row["images"]).read_bytes()).StudyDate
+        moved = f"{day[:4]}-{day[4:6]}-{day[6:]}"
+        assert read_note(tmp_path / "out", row) == f"Ms [NAME] coughs {moved}"
+        assert moved < "2019-03-01"
     assert f"left out: {BURNED_IN}: 1" in printed
     assert "left out: file that is neither image, note nor recording: 1" in printed
     assert "de-identified: text: name: 3" in printed
+    assert "needs tasks" in printed
 
 
 def test_what_a_dicom_recording_calls_the_patient_is_found_in_the_note(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def import_cohort(
     ] = "unknown",
     limit: Annotated[int | None, typer.Option(min=1, help="Studies to read at most.")] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="For table: TOML with [cohort] and [[tasks]].")
+        Path | None, typer.Option(help="For table: the settings that training would read it by.")
     ] = None,
     name_column: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def import_cohort(
 
     from medfuse.data.importers import IMPORTERS
     from medfuse.data.importers.source import ImportOptions
-    from medfuse.data.importers.write import SETTINGS, write_import
+    from medfuse.data.importers.write import SETTINGS, TABLE, write_import
     from medfuse.deidentify.pseudonyms import make_pseudonyms
     from medfuse.deidentify.session import Session
     from medfuse.deidentify.settings import DeidentifySettings
@@ -104,6 +104,9 @@ def import_cohort(
         console.print(f"left out: {reason}: {count}")
     for kind, count in summary.replaced.items():
         console.print(f"de-identified: {kind}: {count}")
-    console.print(f"{out / SETTINGS} is ready for medfuse train")
+    if cohort.tasks:
+        console.print(f"{out / SETTINGS} is ready for medfuse train")
+    else:
+        console.print(f"{out / SETTINGS} needs tasks, and {out / TABLE} their labels, for training")
     # The cohort's check belongs here, on `out / SETTINGS`: a cohort that was just imported is
     # looked at before anybody trains on it.
