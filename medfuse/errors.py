@@ -13,6 +13,10 @@ class DicomError(InputError):
     """A DICOM object, or a picture in its place, cannot be used."""
 
 
+class BurnedInError(DicomError):
+    """A DICOM image may have text in its pixels, which de-identification cannot remove."""
+
+
 class NoteError(InputError):
     """A clinical note cannot be used."""
 
@@ -27,6 +31,10 @@ class LimitError(InputError):
 
 class CohortError(MedfuseError):
     """A cohort table or its split cannot be used."""
+
+
+class SourceError(MedfuseError):
+    """A folder to import from is not laid out as its source publishes it."""
 
 
 class SettingsError(MedfuseError):

@@ -75,12 +75,17 @@ def test_the_commands_are_those_of_the_readme() -> None:
     names = {entry.name for entry in entry_points(group="medfuse.commands")}
     assert names == {
         "cohort",
+        "import",
+        "deidentify",
         "train",
         "leaderboard",
         "search",
         "export",
         "verify",
         "predict",
+        "predict-cohort",
+        "evaluate",
+        "dictate",
         "retrieve",
         "findings-text",
         "explain",

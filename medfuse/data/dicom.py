@@ -1,6 +1,6 @@
 """DICOM files in, a study's frames in their order out, each a grey image at native size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -303,6 +303,40 @@ def decode_frame(
             remarks = (*remarks, "burned-in-annotation")
         spacing_mm = _read_spacing(header.ds, source.frame)
     return NativeFrame(grey.values, source.instance, source.frame, spacing_mm, remarks)
+
+
+def read_header(data: bytes, limits: Limits) -> pydicom.Dataset:
+    """Parse a DICOM file's elements before its pixel data, within limits.
+
+    Raises:
+        DicomError: It is not a DICOM file, or it is damaged.
+        LimitError: It is larger, holds more elements or nests deeper than a limit allows.
+    """
+    return _read_header(data, limits).ds
+
+
+def open_stored(data: bytes, limits: Limits) -> tuple[pydicom.Dataset, Iterator[StoredPixels]]:
+    """Read a file's header, and give its frames as stored, each decoded when it is asked for.
+
+    Raises:
+        DicomError: The file is not an image, or is damaged; the frames raise it as well.
+        LimitError: It declares more than a limit allows.
+    """
+    header = _read_header(data, limits)
+    layout = _read_layout(header, limits)
+    if layout.frames * layout.frame_bytes > limits.decoded_bytes:
+        raise LimitError(
+            f"a file's frames would be {layout.frames * layout.frame_bytes} bytes; "
+            f"at most {limits.decoded_bytes} are accepted"
+        )
+    return header.ds, _decode_each(header, layout, limits)
+
+
+def _decode_each(header: _Header, layout: _Layout, limits: Limits) -> Iterator[StoredPixels]:
+    for frame in range(layout.frames):
+        with refuse_faults(f"a DICOM frame in {layout.syntax.name} cannot be decoded"):
+            stored = _decode_pixels(header, frame, limits)
+        yield stored
 
 
 def _read_header(data: bytes, limits: Limits) -> _Header:

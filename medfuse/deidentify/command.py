@@ -1,0 +1,29 @@
+"""``medfuse deidentify``: a folder of studies in; the same, de-identified, out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def deidentify(
+    folder: Annotated[Path, typer.Argument(help="A folder with a folder for each study.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: new or empty.")],
+    dates: Annotated[
+        str, typer.Option(help="shift: by patient, the same for all of a patient's; remove.")
+    ] = "shift",
+    day_first: Annotated[
+        bool | None,
+        typer.Option(
+            "--day-first/--month-first", help="How 03/04/2020 is meant; masked if not said."
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="32 random bytes, so that another run names people the same."),
+    ] = None,
+) -> None:
+    """De-identify DICOM images, notes and recordings; text by rules, so read docs/deidentify.md."""
+    from medfuse.data.importers.command import import_cohort
+
+    import_cohort("folder", folder, out, dates=dates, day_first=day_first, key_file=key_file)

@@ -1,0 +1,378 @@
+"""A note's text in; the same without names, dates, numbers and places, and what was replaced, out.
+
+Rules and lists, no learned model: what they miss and what they take for a name is measured in
+docs/deidentify.md.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, dropwhile, takewhile
+
+from medfuse.deidentify.dates import DATE, move_date
+from medfuse.deidentify.lists import LARGE_CITY, cities, common_words, first_names, surnames
+from medfuse.deidentify.pseudonyms import Person
+from medfuse.deidentify.settings import OLDEST_AGE, DeidentifySettings
+
+_OLDEST_HUMAN = 125
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A part of a text that was replaced.
+
+    Attributes:
+        start: First character in the text as it came.
+        end: One past the last.
+        kind: ``name``, ``date``, ``age``, ``id``, ``phone``, ``email``, ``url`` or ``place``.
+        by: What stands there now.
+    """
+
+    start: int
+    end: int
+    kind: str
+    by: str = field(repr=False)
+
+
+_CAP = r"[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]+(?:['’-][A-ZÀ-ÖØ-ÞĀ-Ž]?[a-zß-öø-ÿĀ-ž]+)*"
+_MC = r"(?:(?:Mc|Mac|O['’]|D['’]|De|Van|Von)[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]+)"
+_WORD = rf"(?:{_MC}|{_CAP})"
+_CAPITALS = r"[A-ZÀ-ÖØ-ÞĀ-Ž][A-ZÀ-ÖØ-ÞĀ-Ž'’-]+"
+_PARTICLE = r"(?:(?:van|von|de|del|der|den|la|le|da|di|bin|al)\s+)"
+_NAME = (
+    rf"(?:(?:[A-Z]\.?\s+)?{_PARTICLE}*{_WORD}"
+    rf"(?:[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*{_WORD}){{0,2}})"
+)
+_LOUD = rf"(?:{_CAPITALS}(?:,?[ \t]+{_CAPITALS}){{0,3}})"
+
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_URL = re.compile(r"(?:https?://|ftp://|www\.)[^\s<>\"')\]]+", re.IGNORECASE)
+_ID_CUE = re.compile(
+    r"""\b(?:MRN|M\.R\.N\.|medical\s+record(?:\s+number)?|hospital\s+(?:number|no\.?)|patient\s*id
+    |patient\s+(?:number|no\.?)|pid|accession(?:\s+(?:number|no\.?))?|acc(?:ession)?\s*\#|case\s*(?:id|no\.?|\#)
+    |ssn|social\s+security(?:\s+number)?|nhs(?:\s+(?:number|no\.?))?|insurance(?:\s+(?:number|no\.?|id))?
+    |account(?:\s+(?:number|no\.?))?|licen[cs]e(?:\s+(?:number|no\.?))?|serial(?:\s+(?:number|no\.?))?
+    |device\s+id|specimen(?:\s+(?:number|no\.?))?|fallnummer|patientennummer|versichertennummer)
+    [\s:#.=-]*(?P<value>(?=[\w-]*\d)[A-Za-z0-9][\w-]{2,}(?:\s\d{3,})*)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
+_PHONE = re.compile(
+    r"""(?<![\w.,/-])(?:
+      (?:\+|00)\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}\d
+    | \(\d{2,5}\)[ .\-/]?\d{3,4}(?:[ .\-]?\d{3,4})+
+    | \d{3}[ .\-]\d{3}[ .\-]\d{4} | 0\d{2,4}[ \-/]\d{3,4}(?:[ \-]?\d{2,4})+
+    )(?![\w-])""",
+    re.VERBOSE,
+)
+_PHONE_CUE = re.compile(
+    r"\b(?:tel|telephone|phone|fax|pager|beeper|mobile|ext|extension|telefon)\b[\s.:#]*"
+    r"(?P<value>[\d(+][\d\s()./-]{2,}\d)",
+    re.IGNORECASE,
+)
+_LONG = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){6,}(?![\w]|[.,]\d)")
+_MIXED = re.compile(r"(?<![\w-])(?=[A-Z]*\d)[A-Z]{1,4}-?\d{5,}(?:-\d+)*(?!\w)")
+_UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){5,}(?![\w.]*\d)")
+_IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
+
+_AGE = re.compile(
+    r"""(?:(?<![\d.,/])(?P<a>9\d|1[0-2]\d)(?=[\s-]*(?:-?\s*(?:years?|yrs?|jahre?)\b|y/?o\b|[\s-]?jährig))
+    |\b(?:aged?|alter)[\s:]+(?P<b>9\d|1[0-2]\d)\b(?![.,/]\d|\s*%))""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+_TITLED = re.compile(
+    rf"\b(?:Drs?\.?|Doctor|Prof\.?|Professor|Mr\.?|Mrs\.?|Ms\.?|Miss|Herrn?|Frau|Nurse|Sister|Sir|"
+    rf"Mme\.?|M\.)[ \t]+(?:(?:Dr|Prof|med)\.?[ \t]+)*(?P<value>{_NAME}|{_CAPITALS})"
+)
+_TITLED_LOUD = re.compile(rf"\b(?:DR|MR|MRS|PROF|MISS)\.?[ \t]+(?P<value>{_LOUD})")
+_NAME_CUE = re.compile(
+    rf"""\b(?i:(?:patient(?:'s)?\s+)?name\s*:|patient\s*:|pt\s*:|referr(?:ed|al)\s+(?:by|from)\s*:?
+    |referring\s+(?:physician|doctor|md|provider)\s*:?|attending(?:\s+physician)?\s*:|resident\s*:
+    |radiologist\s*:|consultant\s*:|(?:electronically\s+)?signed(?:\s+by)?\s*:?|dictated\s+by\s*:?
+    |reported\s+by\s*:?|transcribed\s+by\s*:?|reviewed\s+by\s*:?|verified\s+by\s*:?|seen\s+by\s*:?
+    |discussed\s+with\s*:?|communicated\s+(?:to|with)\s*:?|telephoned\s+to\s*:?|notified\s*:?
+    |next\s+of\s+kin\s*:?|mother\s*:|father\s*:|wife\s*:|husband\s*:|daughter\s*:|son\s*:
+    |my\s+name\s+is|this\s+is|überwiesen\s+von|unterschrift\s*:?)[ \t]*
+    (?!(?i:dr|prof|mr|mrs|ms|doctor|professor)\b)(?P<value>{_NAME}(?:,[ \t]*{_NAME})?|{_LOUD})""",
+    re.VERBOSE,
+)
+_CREDENTIAL = re.compile(
+    rf"\b(?P<value>{_NAME}),?[ \t]+"
+    r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|R\.?N\.?|FRCR|MBBS|MBChB|FACR|NP|PA-C)(?![\w])"
+)
+_LAST_FIRST = re.compile(
+    rf"\b(?P<value>(?P<last>{_WORD}|{_CAPITALS}),[ \t]*(?P<first>{_WORD}|{_CAPITALS}))\b"
+)
+_FIRST_LAST = re.compile(
+    rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*(?P<last>{_WORD}))\b"
+)
+_INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
+
+_ALONE = re.compile(r"\b[A-Z][a-z]{3,}\b(?!-)")
+_EPONYM = re.compile(
+    r"(?:['’]s)?[ \t-]+(?:disease|syndrome|sign|lines?|catheter|lymphoma|o?esophagus|fracture|test"
+    r"|palsy|tumou?r|drain|tube|thyroiditis|nodes?|complex|score|criteria|classification|position"
+    r"|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
+    re.IGNORECASE,
+)
+
+_HOSPITAL = re.compile(
+    rf"""\b(?P<value>
+    (?:(?:St\.?|Saint|Mount|Mt\.?|{_CAP}|[A-Z]{{2,5}})['’]?s?[ \t]+(?:(?:of|and|the)[ \t]+)*){{1,5}}
+    (?:Hospitals?|Clinic|Medical[ \t]+Cent(?:er|re)|Health[ \t]+(?:Cent(?:er|re)|System)|Infirmary
+    |Hospice|Nursing[ \t]+Home|Klinik|Klinikum|Krankenhaus|University|Institute)
+    (?:[ \t]+(?:of|in|at)[ \t]+{_CAP}(?:[ \t]+{_CAP})*)?)\b
+    |\b(?P<b>(?:Hospital|University|Clinic|Klinikum|Universitätsklinikum|Krankenhaus|Hôpital|Ospedale)
+    (?:[ \t]+(?:of|de|di|del|der|the))*[ \t]+{_CAP}(?:[ \t]+{_CAP})*)\b""",
+    re.VERBOSE,
+)
+_GENERIC = frozenset(
+    {
+        *("the", "a", "an", "our", "this", "that", "local", "district", "general", "university"),
+        *(
+            "teaching",
+            "community",
+            "regional",
+            "county",
+            "outside",
+            "at",
+            "in",
+            "from",
+            "to",
+            "day",
+        ),
+        *("referring", "hospital", "medical", "and"),
+    }
+)
+_STREET = re.compile(
+    rf"""\b(?P<value>\d{{1,5}}[A-Za-z]?,?[ \t]+(?:{_CAP}[ \t]+){{1,3}}
+    (?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Boulevard|Blvd|Way|Court|Square|Terrace|Close|Crescent|Place)\b\.?
+    |{_CAP}(?:straße|strasse|str\.|weg|platz|allee|gasse)[ \t]*\d+[a-z]?
+    |P\.?O\.?[ \t]*Box[ \t]*\d+)""",
+    re.VERBOSE,
+)
+_STREET_ABROAD = re.compile(
+    rf"""\b(?P<value>(?:\d{{1,4}},?[ \t]+)?(?i:rue|avenue|boulevard|chemin|via|viale|piazza|corso
+    |calle|plaza|avenida|paseo|camino|ul\.|al\.|pl\.|ulica|aleja)[ \t]+
+    (?:(?:de|del|della|di|la|las|los|du|des)[ \t]+)*
+    {_CAP}(?:[ \t]+{_CAP})*(?:,?[ \t]+\d+[\w/]*)?)""",
+    re.VERBOSE,
+)
+_ADDRESS_WORD = rf"(?:{_CAP}|\d[\w/-]*|[A-Z]{{2}}|de|del|della|di|la|von|van|der|du|des)"
+_LIVES = re.compile(
+    r"\b(?i:lives?|living|resid(?:es?|ing)|address(?:\s+is)?)[ \t:]+(?:(?i:at|on|in)[ \t]+)?"
+    r"(?P<value>(?=[^\n.;]{0,60}\d)(?=\d|[A-Z])"
+    rf"{_ADDRESS_WORD}(?:,?[ \t]+{_ADDRESS_WORD}){{1,9}})"
+)
+_TRAVEL = re.compile(
+    rf"""\b(?i:lives|lived|living|resid(?:es|ing)|born|raised|grew[ ]up|travel(?:l?ed|l?ing|s)?
+    |returned|flew|came|comes|visited|visiting|moved|trip|holiday|vacation)[ \t]+
+    (?:(?i:home|back|recently)[ \t]+)?
+    (?:(?i:in|to|from|near|at|via|through)[ \t]+)?
+    (?P<value>{_CAP}(?:[ \t-]+{_CAP}){{0,3}})""",
+    re.VERBOSE,
+)
+_POSTCODE = re.compile(
+    r"\b(?:[A-Z]{2}[ \t]+\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]?[ \t]\d[A-Z]{2}"
+    r"|[A-Z]\d[A-Z][ \t]?\d[A-Z]\d|(?:D|CH|A|F|I)-\d{4,5})\b"
+)
+_AFTER = re.compile(
+    r"\b(?i:in|from|at|near|to|of|visited|via|through|resident\s+of|city|aus|nach)[ \t]+"
+    rf"(?P<value>{_CAP}(?:[ \t-]+{_CAP}){{0,2}})"
+)
+_CAPPED = re.compile(rf"\b(?P<value>{_CAP}(?:[ \t-]+{_CAP}){{0,2}})")
+
+
+def clean_text(
+    text: str, person: Person, settings: DeidentifySettings
+) -> tuple[str, tuple[Replaced, ...]]:
+    """Replace what tells who a text is about.
+
+    Args:
+        text: As it came.
+        person: Whose dates move by how much, and which names are known.
+        settings: Whether text is cleaned at all, and what is done with dates.
+
+    Returns:
+        The cleaned text, and what was replaced in it, in order.
+    """
+    if not settings.text:
+        return text, ()
+    # Where two overlap, the earlier one in this list of rules stands.
+    taken: list[Replaced] = []
+    covered = bytearray(len(text))
+    for found in chain(
+        _find_numbers(text, person),
+        _find_dates(text, person, settings),
+        _find_ages(text),
+        _find_names(text, person),
+        _find_places(text),
+        _find_bare_names(text),  # last, since streets and hospitals are called like people
+    ):
+        if not any(covered[found.start : found.end]):
+            covered[found.start : found.end] = b"\1" * (found.end - found.start)
+            taken.append(found)
+    spans = tuple(sorted(taken, key=lambda found: found.start))
+    return write_span(text, 0, len(text), spans), spans
+
+
+def write_span(text: str, start: int, end: int, spans: tuple[Replaced, ...]) -> str:
+    """Write a part of a text with what was replaced; a replacement stands where it begins."""
+    parts, at = [], start
+    for span in spans:
+        if span.end <= start or span.start >= end:
+            continue
+        parts.append(text[at : max(span.start, at)])
+        if span.start >= start:
+            parts.append(span.by)
+        at = min(span.end, end)
+    return "".join((*parts, text[at:end]))
+
+
+def _find_numbers(text: str, person: Person) -> Iterator[Replaced]:
+    for identifier in person.identifiers:
+        for match in re.finditer(rf"(?<!\w){re.escape(identifier)}(?!\w)", text):
+            yield Replaced(*match.span(), "id", "[ID]")
+    for kind, pattern in (
+        ("email", _EMAIL),
+        ("url", _URL),
+        ("id", _UID),
+        ("id", _ID_CUE),
+        ("id", _SSN),
+        ("phone", _PHONE_CUE),
+        ("phone", _PHONE),
+        ("id", _IP),
+        ("id", _MIXED),
+        ("id", _LONG),
+    ):
+        for match in pattern.finditer(text):
+            start, end = match.span("value" if "value" in match.groupdict() else 0)
+            # Eight digits that are a date are left to the rule for dates.
+            if pattern is _LONG and DATE.fullmatch(match[0]):
+                continue
+            yield Replaced(start, end, kind, f"[{kind.upper()}]")
+
+
+def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iterator[Replaced]:
+    for match in DATE.finditer(text):
+        moved = None
+        if settings.dates == "shift":
+            moved = move_date(match, person.shift_days, settings.day_first)
+        yield Replaced(*match.span(), "date", moved or "[DATE]")
+
+
+def _find_ages(text: str) -> Iterator[Replaced]:
+    for match in _AGE.finditer(text):
+        group = "a" if match["a"] else "b"
+        if OLDEST_AGE < int(match[group]) <= _OLDEST_HUMAN:
+            yield Replaced(*match.span(group), "age", str(OLDEST_AGE))
+
+
+def _find_names(text: str, person: Person) -> Iterator[Replaced]:
+    for start, end in _known_names(text, person):
+        yield Replaced(start, end, "name", "[NAME]")
+    for pattern in (_TITLED, _TITLED_LOUD, _NAME_CUE, _CREDENTIAL):
+        for match in pattern.finditer(text):
+            start, end = _trim(match["value"], match.start("value"))
+            if end > start:
+                yield Replaced(start, end, "name", "[NAME]")
+    for match in _INITIALLED.finditer(text):
+        # One initial may be a unit, as in "37 C. Laboratory".
+        known = match["last"].lower() in surnames() or match["value"].count(".") > 1
+        if _is_surname(match["last"]) and known:
+            yield Replaced(*match.span("value"), "name", "[NAME]")
+
+
+def _find_bare_names(text: str) -> Iterator[Replaced]:
+    """Find names that nothing announces: pairs by the census's lists, and lone first names."""
+    names = first_names()
+    for order in (_LAST_FIRST, _FIRST_LAST):
+        at = 0
+        # Each word may begin a name, so the search goes on at the next one.
+        while (pair := order.search(text, at)) is not None:
+            first, last = pair["first"].lower(), pair["last"]
+            # "Mark Johnson" is a name and "May Represent" is none.
+            surname = last.lower() in surnames()
+            both = surname and first in surnames() and order is _FIRST_LAST
+            likely = first in names and (surname or first not in common_words())
+            likely |= both and first not in common_words()
+            if likely and _is_surname(last) and not _EPONYM.match(text, pair.end()):
+                yield Replaced(*pair.span("value"), "name", "[NAME]")
+                at = pair.end()
+            else:
+                at = pair.start("first" if order is _FIRST_LAST else "last") + 1
+    words = common_words()
+    for match in _ALONE.finditer(text):
+        word = match[0].lower()
+        known = word in names and word not in words
+        if known and not _EPONYM.match(text, match.end()):
+            yield Replaced(*match.span(), "name", "[NAME]")
+
+
+def _known_names(text: str, person: Person) -> Iterator[tuple[int, int]]:
+    """Find the names known from the table or header, in any case, whole and by part."""
+    parts = {
+        part
+        for name in person.names
+        for part in re.split(r"[\^=,;\s]+", name)
+        if len(part) >= 2 and not part.endswith(".")
+    }
+    for part in sorted(parts, key=len, reverse=True):
+        # A name that is a word as well, or two letters, is a name only where it has its capital.
+        loose = part.lower() not in common_words() and len(part) > 2
+        forms = {part} if loose else {part.capitalize(), part.upper()}
+        joined = "|".join(re.escape(form) for form in sorted(forms))
+        for match in re.finditer(
+            rf"(?<!\w)(?:{joined})(?!\w)", text, re.IGNORECASE if loose else 0
+        ):
+            yield match.span()
+
+
+def _trim(value: str, start: int) -> tuple[int, int]:
+    """Drop the common words a pattern took along: before a name, and from one after it on."""
+    plain = common_words() | _GENERIC
+    words = [(m, m[0].strip(",.'’").lower() in plain) for m in re.finditer(r"\S+", value)]
+    names = [m for m, _ in takewhile(lambda w: not w[1], dropwhile(lambda w: w[1], words))]
+    return (start + names[0].start(), start + names[-1].end()) if names else (start, start)
+
+
+def _is_surname(word: str) -> bool:
+    return len(word) > 2 and word.lower() not in common_words()
+
+
+def _find_places(text: str) -> Iterator[Replaced]:
+    for match in _HOSPITAL.finditer(text):
+        group = "value" if match["value"] else "b"
+        words = re.findall(r"[\w'’]+", match[group])
+        named = words[:-1] if group == "value" else words[1:]
+        if any(word.lower() not in _GENERIC | common_words() for word in named):
+            yield Replaced(*match.span(group), "place", "[PLACE]")
+    for pattern in (_LIVES, _STREET, _STREET_ABROAD, _POSTCODE):
+        for match in pattern.finditer(text):
+            start, end = match.span("value" if "value" in match.groupdict() else 0)
+            yield Replaced(start, end, "place", "[PLACE]")
+    for match in _TRAVEL.finditer(text):
+        start, end = _trim(match["value"], match.start("value"))
+        if end > start:
+            yield Replaced(start, end, "place", "[PLACE]")
+    known = cities()
+    for context, least in ((_AFTER, 0), (_CAPPED, LARGE_CITY)):
+        at = 0
+        while (near := context.search(text, at)) is not None:
+            start = near.start("value")
+            word = _longest_city(near["value"], known, least)
+            if word:
+                yield Replaced(start, start + len(word), "place", "[PLACE]")
+            first = re.match(r"\w+", text[start:])
+            at = start + (len(word) or (len(first[0]) if first else 1))
+
+
+def _longest_city(value: str, known: Mapping[str, int], least: int) -> str:
+    """Give the longest beginning of a phrase that is a city of ``least`` people or more."""
+    ends = [m.end() for m in re.finditer(r"\w+", value)]
+    for end in reversed(ends):
+        people = known.get(value[:end].lower())
+        if people is not None and people >= least:
+            return value[:end]
+    return ""

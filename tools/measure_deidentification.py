@@ -1,0 +1,134 @@
+"""Measure what de-identification misses, and masks wrongly in each TABLE.csv:COLUMN named.
+
+Missed: sentences in which made-up people, places, dates and numbers (by Faker, whose lists are not
+ours) stand as they do in notes. Wrong: what is replaced in notes of the known-truth cohort, and in
+the columns named, is printed to be judged by eye.
+"""
+
+import csv
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from faker import Faker
+
+from medfuse.deidentify.pseudonyms import Person
+from medfuse.deidentify.settings import DeidentifySettings
+from medfuse.deidentify.text import clean_text
+from medfuse.synthetic.options import CohortOptions
+from medfuse.synthetic.study import make_study
+
+LOCALES = ("en_US", "en_GB", "en_IN", "de_DE", "fr_FR", "es_ES", "it_IT", "pl_PL")
+ROUNDS = 400
+SEED = 0
+
+TEMPLATES = {
+    "name, with title": (
+        "Discussed with Dr. {last}.",
+        "Mrs {last} has had a cough for a week.",
+        "Seen by Prof. {first} {last}, who agrees.",
+        "Mr. {first} {last} presents with dyspnea.",
+    ),
+    "name, after a label": (
+        "Patient: {last}, {first}",
+        "Name: {first} {last}",
+        "Electronically signed by {first} {last}",
+        "Referring physician: {first} {last}",
+    ),
+    "name, bare": (
+        "{first} {last} presents with fever.",
+        "Findings were explained to {first} {last}.",
+        "Daughter {first} {last} called.",
+    ),
+    "first or last name alone": (
+        "{first} has been coughing since yesterday.",
+        "Later {last} denied chest pain.",
+    ),
+    "date": (
+        "Admitted on {iso}.",
+        "Film of {us} compared.",
+        "Surgery on {long}.",
+        "Seen again {short}.",
+    ),
+    "phone": ("Call back at {phone}.", "Tel: {phone}"),
+    "email or web address": ("Write to {email}.", "See {url} for images."),
+    "number": ("MRN {mrn}.", "Accession number: {accession}", "Policy {policy} applies."),
+    "street": ("Lives at {street}.",),
+    "city": ("Returned from {city} last week.", "Lives in {city}."),
+    "hospital": (
+        "Transferred from {city} General Hospital.",
+        "Previously at St. {first}'s Hospital.",
+    ),
+    "age above 89": ("A {age}-year-old woman.", "Patient is {age} years old."),
+}
+
+
+def main(columns: list[str]) -> None:
+    """Print recall by kind, and everything that was replaced in the notes at hand."""
+    person, settings = Person("P", -1_000), DeidentifySettings()
+    random.seed(SEED)
+    Faker.seed(SEED)
+    fakers = [Faker(locale) for locale in LOCALES]
+    print(f"{'kind':28}{'planted':>8}{'missed':>8}{'recall':>9}")
+    for kind, templates in TEMPLATES.items():
+        planted, missed = Counter[str](), Counter[str]()
+        for round_ in range(ROUNDS):
+            template = templates[round_ % len(templates)]
+            values = make_values(fakers[round_ % len(fakers)])
+            cleaned, _ = clean_text(template.format(**values), person, settings)
+            for name in (part for part in values if f"{{{part}}}" in template):
+                planted[kind] += 1
+                missed[kind] += values[name] in cleaned
+        share = 1 - missed[kind] / planted[kind]
+        print(f"{kind:28}{planted[kind]:8}{missed[kind]:8}{share:9.3f}")
+    texts = {"known-truth cohort": list(known_truth(200))}
+    for column in columns:
+        path, _, name = column.rpartition(":")
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            texts[column] = [row[name] for row in csv.DictReader(file) if row[name]]
+    for source, notes in texts.items():
+        replaced = Counter[tuple[str, str]]()
+        for note in notes:
+            _, spans = clean_text(note, person, settings)
+            replaced.update((span.kind, note[span.start : span.end]) for span in spans)
+        words = sum(len(note.split()) for note in notes)
+        print(f"\n{source}: {len(notes)} notes, {words} words, {replaced.total()} replaced")
+        for (kind, what), count in sorted(replaced.items()):
+            print(f"  {count:4} {kind}: {what}")
+
+
+def make_values(fake: Faker) -> dict[str, str]:
+    """Make one up."""
+    day = fake.date_object()
+    return {
+        "first": fake.first_name(),
+        "last": fake.last_name(),
+        "iso": day.isoformat(),
+        "us": f"{day:%m/%d/%Y}",
+        "long": f"{day:%B} {day.day}, {day.year}",
+        "short": f"{day.day} {day:%b}",
+        "phone": fake.phone_number(),
+        "email": fake.email(),
+        "url": fake.url(),
+        "mrn": str(fake.random_number(8, fix_len=True)),
+        "accession": fake.bothify("??#####").upper(),
+        "policy": str(fake.random_number(9, fix_len=True)),
+        "street": fake.street_address().replace("\n", " "),
+        "city": fake.city(),
+        "age": str(random.randint(91, 104)),
+    }
+
+
+def known_truth(count: int) -> list[str]:
+    """Read notes of the known-truth cohort, in either of its encodings."""
+    notes = (make_study(CohortOptions(seed=0, size=192), i).study.note for i in range(count))
+    return [
+        note.decode("cp1252" if b"\r\n" in note else "utf-8") for note in notes if note is not None
+    ]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
