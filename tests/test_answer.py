@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from medfuse.config import Code, Task, TaskKind
 from medfuse.errors import VoiceError
+from medfuse.trust.record import TrustSettings
 from medfuse.types import (
     FindingsText,
     ImagePlace,
+    Judgement,
     Modality,
     Prediction,
     Remark,
@@ -43,6 +45,10 @@ PREDICTION = Prediction(
             ),
             np.array([1.0, -2.0], dtype=np.float32),
             np.array([0.75, 0.125]),
+            judgements=(
+                Judgement("findings.nodule", ("absent", "present"), None, "present", False, True),
+                Judgement("findings.effusion", ("absent",), None, "absent", True),
+            ),
         ),
         TaskPrediction(
             Task(
@@ -59,11 +65,14 @@ PREDICTION = Prediction(
             np.array([0.5], dtype=np.float32),
             np.zeros(0),
             value=61.5,
+            judgements=(Judgement("age.age", interval=(50.0, 73.0)),),
         ),
     ),
     used=frozenset({Modality.VOICE, Modality.IMAGE}),
     remarks=(Remark(Modality.VOICE, "voice-silent", "The recording is silent."),),
     model_digest="ab" * 32,
+    novelty={Modality.IMAGE: 0.25, Modality.VOICE: 0.01},
+    promises=TrustSettings(),
 )
 JSON = {
     "schema": "medfuse.prediction/3",
@@ -78,6 +87,24 @@ JSON = {
             "value": None,
             "unit": None,
             "codes": {"nodule": {"value": "27925004", "scheme": "SCT", "meaning": "Nodule"}},
+            "judgements": [
+                {
+                    "question": "findings.nodule",
+                    "possible": ["absent", "present"],
+                    "interval": None,
+                    "likeliest": "present",
+                    "sure": False,
+                    "positive": True,
+                },
+                {
+                    "question": "findings.effusion",
+                    "possible": ["absent"],
+                    "interval": None,
+                    "likeliest": "absent",
+                    "sure": True,
+                    "positive": None,
+                },
+            ],
             "reads": ["image", "note", "voice"],
             "used": ["image", "voice"],
         },
@@ -89,6 +116,7 @@ JSON = {
             "value": None,
             "unit": None,
             "codes": {},
+            "judgements": [],
             "reads": ["note", "voice"],
             "used": ["voice"],
         },
@@ -100,6 +128,16 @@ JSON = {
             "value": 61.5,
             "unit": "a",
             "codes": {},
+            "judgements": [
+                {
+                    "question": "age.age",
+                    "possible": [],
+                    "interval": [50.0, 73.0],
+                    "likeliest": "",
+                    "sure": False,
+                    "positive": None,
+                }
+            ],
             "reads": ["image", "note", "voice"],
             "used": ["image", "voice"],
         },
@@ -107,6 +145,17 @@ JSON = {
     "remarks": [
         {"modality": "voice", "code": "voice-silent", "message": "The recording is silent."}
     ],
+    "novelty": {
+        "image": {"p_value": 0.25, "novel": False},
+        "voice": {"p_value": 0.01, "novel": True},
+    },
+    "promises": {
+        "coverage": 0.9,
+        "risk": 0.1,
+        "confidence": 0.95,
+        "sensitivity": 0.9,
+        "false_alarms": 0.01,
+    },
     "findings_text": None,
     "notice": "For research and evaluation. Not a medical device: not cleared or approved by any "
     "regulator, and not to be used to diagnose, treat or triage a patient.",
