@@ -88,7 +88,12 @@ TARGETS: tuple[str, ...] = (*FINDINGS, LOW_MOOD.name)
 
 TASK = Task(name="findings", kind=TaskKind.MULTILABEL, classes=FINDINGS)
 
-AFFECT = Task(name="affect", kind=TaskKind.BINARY, classes=(LOW_MOOD.name,))
+AFFECT = Task(
+    name="affect",
+    kind=TaskKind.BINARY,
+    classes=(LOW_MOOD.name,),
+    modalities=("note", "voice"),
+)
 
 TASKS: tuple[Task, ...] = (TASK, AFFECT)
 
