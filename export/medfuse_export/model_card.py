@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from medfuse.bundle import Certificate, Manifest, ParityReport, TextManifest
 from medfuse.errors import ExportError
 from medfuse.training.report import Report, format_report
+from medfuse.trust.record import TrustRecord
 
 
 def write_model_card(manifest: Manifest) -> str:
@@ -37,6 +38,7 @@ def write_model_card(manifest: Manifest) -> str:
         f"Cohort with SHA-256 digest `{manifest.training_data}` (its rows, labels, splits and "
         f"files), by way of checkpoint `{manifest.checkpoint}`.",
         "## Metrics\n\n" + _metrics(manifest),
+        *(["## Promises\n\n" + _promises(manifest.trust)] if manifest.trust else []),
         "## Parity with the trained model\n\n" + parity_table(manifest.parity),
         *(
             ["## Explanations\n\n" + certificate_table(manifest.explain.certificate)]
@@ -49,6 +51,23 @@ def write_model_card(manifest: Manifest) -> str:
         f"{_join(manifest.exported_with)}; ONNX opset {manifest.opset}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _promises(trust: TrustRecord) -> str:
+    own = trust.settings
+    return (
+        "Chosen on validation studies for each question, class and subset of modalities; they hold "
+        "for studies like those, and `medfuse evaluate` checks them on others.\n\n"
+        + _list(
+            {
+                "Sets and intervals": f"hold the truth in {own.coverage:.0%} of studies",
+                "Sure answers": f"are wrong in at most {own.risk:.0%} "
+                f"(confidence {own.confidence:.0%})",
+                "Positive calls": f"find {own.sensitivity:.0%} of what is there",
+                "Novelty": f"calls {own.false_alarms:.0%} of usual inputs novel",
+            }
+        )
+    )
 
 
 def parity_table(parity: ParityReport) -> str:

@@ -46,6 +46,7 @@ def describe_wrong_images(
     """
     rng = np.random.default_rng(seed)
     turned: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+        "mirrored": lambda frames: frames[:, :, ::-1],
         "upside down": lambda frames: frames[:, ::-1],
         "on its side": lambda frames: np.rot90(frames, axes=(1, 2)),
         "negative": lambda frames: 1 - frames,

@@ -5,23 +5,25 @@ from typing import Annotated
 
 import typer
 
+Dates = Annotated[
+    str, typer.Option(help="shift: by patient, the same for all of a patient's; remove.")
+]
+DayFirst = Annotated[
+    bool | None,
+    typer.Option("--day-first/--month-first", help="How 03/04/2020 is meant; masked if not said."),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="32 random bytes, so that another run names people the same."),
+]
+
 
 def deidentify(
     folder: Annotated[Path, typer.Argument(help="A folder with a folder for each study.")],
     out: Annotated[Path, typer.Argument(help="Folder to write: new or empty.")],
-    dates: Annotated[
-        str, typer.Option(help="shift: by patient, the same for all of a patient's; remove.")
-    ] = "shift",
-    day_first: Annotated[
-        bool | None,
-        typer.Option(
-            "--day-first/--month-first", help="How 03/04/2020 is meant; masked if not said."
-        ),
-    ] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="32 random bytes, so that another run names people the same."),
-    ] = None,
+    dates: Dates = "shift",
+    day_first: DayFirst = None,
+    key_file: KeyFile = None,
 ) -> None:
     """De-identify DICOM images, notes and recordings; text by rules, so read docs/deidentify.md."""
     from medfuse.data.importers.command import import_cohort

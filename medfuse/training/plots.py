@@ -13,8 +13,9 @@ from medfuse.config import Task, TaskKind
 from medfuse.training.history import History
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.calibration import label_slices, logit_slices
+from medfuse.trust.evaluation import bin_studies
 from medfuse.trust.figures import FusionGain, Verdict
-from medfuse.trust.metrics import BINS, auroc
+from medfuse.trust.metrics import auroc
 from medfuse.types import SUBSETS, subset_name
 
 COLOURS: Mapping[Verdict, str] = {"harm": "C3", "gain": "C2", "undecided": "0.5"}
@@ -66,13 +67,13 @@ def plot_reliability(path: Path, tasks: Sequence[Task], answers: Answers) -> Non
     for axes, (target, k, labels) in zip(all_axes, targets, strict=True):
         chances = 1 / (1 + np.exp(-answers.logits[AS_GIVEN][:, k]))
         known = ~np.isnan(labels)
-        bins = np.minimum((chances[known] * BINS).astype(int), BINS - 1)
+        bins = bin_studies(chances[known], labels[known] == 1)
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=0.8)
-        filled = np.unique(bins)
-        said = [chances[known][bins == b].mean() for b in filled]
-        happened = [labels[known][bins == b].mean() for b in filled]
-        size = [4 + 60 * np.mean(bins == b) for b in filled]
-        axes.scatter(said, happened, s=size)
+        axes.scatter(
+            [b.said for b in bins],
+            [b.happened for b in bins],
+            s=[4 + 60 * b.studies / known.sum() for b in bins],
+        )
         axes.set(title=target, xlabel="probability said", ylabel="share that has it")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     save_figure(figure, path)

@@ -4,27 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import Field
 
-from medfuse.config import Settings, Task, TaskKind
+from medfuse.config import Settings, Task
 from medfuse.trust.bootstrap import Figure
-from medfuse.trust.figures import FusionGain, SubsetReport
-
-COLUMNS = {
-    TaskKind.BINARY: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", "ece"),
-    TaskKind.MULTILABEL: (
-        "auroc",
-        "auprc",
-        "accuracy",
-        "recall",
-        "precision",
-        "f1",
-        "brier",
-        "ece",
-    ),
-    TaskKind.MULTICLASS: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "ece"),
-    TaskKind.ORDINAL: ("auroc", "auprc", "accuracy", "kappa", "mae", "ece"),
-    TaskKind.REGRESSION: ("mae", "rmse", "r2"),
-}
-"""What the readable table shows of a task; ``metrics.json`` has everything."""
+from medfuse.trust.figures import FusionGain, SubsetReport, shown_columns
 
 
 class StatedReport(Settings):
@@ -166,11 +148,10 @@ def _gain_lines(report: Report) -> Iterator[str]:
 
 
 def _columns(report: Report, task: Task, *, brief: bool) -> tuple[str, ...]:
-    columns = COLUMNS[task.kind]
-    known = any("bayes_auroc" in s.targets[task.name] for s in report.subsets.values())
-    if brief:
-        return ("auroc", "bayes_share") if known else columns[:2]
-    return ("auroc", "bayes_auroc", "bayes_share", *columns[1:]) if known else columns
+    columns = shown_columns(task, report.subsets.values())
+    if not brief:
+        return columns
+    return ("auroc", "bayes_share") if "bayes_share" in columns else columns[:2]
 
 
 def _subset_lines(report: Report, task: Task, columns: Sequence[str]) -> Iterator[str]:

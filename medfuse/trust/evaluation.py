@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from scipy.special import expit
 
@@ -135,7 +135,7 @@ def measure_reliability(
                 Reliability(
                     target=target,
                     subset=subset,
-                    bins=_bin(chances, there),
+                    bins=bin_studies(chances, there),
                     error=float(calibration_error(chances, there, once)[0]),
                     by_chance=(float(np.mean(draws)), float(np.quantile(draws, 0.975))),
                 )
@@ -261,7 +261,8 @@ def _yes_no(
     return found
 
 
-def _bin(chances: Float[np.ndarray, " n"], there: np.ndarray) -> tuple[Bin, ...]:
+def bin_studies(chances: Float[np.ndarray, " n"], there: Bool[np.ndarray, " n"]) -> tuple[Bin, ...]:
+    """Put studies into bins of equal width by their probability; the empty ones are left out."""
     place = np.minimum((chances * BINS).astype(int), BINS - 1)
     return tuple(
         Bin(

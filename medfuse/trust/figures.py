@@ -1,11 +1,23 @@
 """Figures for the record: what a report says of a subset of modalities, and of what fusion adds."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from medfuse.config import Settings
+from medfuse.config import Settings, Task, TaskKind
 from medfuse.trust.bootstrap import Figure
+
+_YES_NO = ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", "ece")
+
+COLUMNS = {
+    TaskKind.BINARY: _YES_NO,
+    TaskKind.MULTILABEL: _YES_NO,
+    TaskKind.MULTICLASS: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "ece"),
+    TaskKind.ORDINAL: ("auroc", "auprc", "accuracy", "kappa", "mae", "ece"),
+    TaskKind.REGRESSION: ("mae", "rmse", "r2"),
+}
+"""What a readable table shows of a task; the JSON file beside it has everything."""
 
 
 class ReportSettings(Settings):
@@ -62,3 +74,10 @@ def judge(difference: Figure) -> Verdict:
     if difference.low is not None and difference.low > 0:
         return "gain"
     return "undecided"
+
+
+def shown_columns(task: Task, reports: Iterable[SubsetReport]) -> tuple[str, ...]:
+    """Name the metrics that a table shows of a task, the exact posterior's where it is known."""
+    columns = COLUMNS[task.kind]
+    known = any("bayes_auroc" in report.targets[task.name] for report in reports)
+    return (columns[0], "bayes_auroc", "bayes_share", *columns[1:]) if known else columns

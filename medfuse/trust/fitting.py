@@ -9,11 +9,8 @@ from medfuse.config import Task, TaskKind
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.calibration import Calibration, label_slices, logit_slices, probabilities
 from medfuse.trust.conformal import least_probability, widest_error
-from medfuse.trust.record import QuestionTrust, TrustRecord, TrustSettings
+from medfuse.trust.record import ABSENT, PRESENT, QuestionTrust, TrustRecord, TrustSettings
 from medfuse.trust.selective import sure_from
-
-ABSENT, PRESENT = "absent", "present"
-"""The classes of a finding."""
 
 
 def fit_trust(tasks: Sequence[Task], validation: Answers, settings: TrustSettings) -> TrustRecord:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from medfuse.config import TaskKind
-from medfuse.trust.fitting import ABSENT, PRESENT
-from medfuse.trust.record import QuestionTrust, TrustRecord
+from medfuse.trust.record import ABSENT, PRESENT, QuestionTrust, TrustRecord
 from medfuse.types import Judgement, TaskPrediction
 
 

@@ -5,16 +5,15 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import beta, betabinom, binom
+from scipy.stats import betabinom, binom, binomtest
 
 from medfuse.config import Settings, Task, TaskKind
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import COVERAGE
 from medfuse.trust.calibration import Calibration, answer, label_slices
 from medfuse.trust.conformal import allowed_misses
-from medfuse.trust.fitting import ABSENT, PRESENT
 from medfuse.trust.judging import judge_answers
-from medfuse.trust.record import TrustRecord
+from medfuse.trust.record import ABSENT, PRESENT, TrustRecord
 from medfuse.types import Judgement
 
 CHANCE = (1 - COVERAGE) / 2
@@ -152,7 +151,7 @@ def _hold(
         kind: Kind, least: float, group: str, hits: Bool[np.ndarray, " n"], checked: int
     ) -> PromiseFigure:
         n, k = len(hits), int(hits.sum())
-        low, high = exact_interval(k, n)
+        low, high = exact_interval(k, n) if n else (None, None)
         return PromiseFigure(
             kind=kind,
             subset=subset,
@@ -163,8 +162,8 @@ def _hold(
             hits=k,
             checked=checked,
             share=k / n if n else None,
-            low=low if n else None,
-            high=high if n else None,
+            low=low,
+            high=high,
             kept=_is_kept(kind, k, n, least, checked),
         )
 
@@ -203,7 +202,5 @@ def _is_kept(kind: Kind, hits: int, studies: int, promised: float, checked: int)
 
 def exact_interval(hits: int, studies: int) -> tuple[float, float]:
     """Give the exact 95 % interval of a chance (Clopper & Pearson 1934)."""
-    tail = (1 - COVERAGE) / 2
-    low = 0.0 if not hits else float(beta.ppf(tail, hits, studies - hits + 1))
-    high = 1.0 if hits == studies else float(beta.ppf(1 - tail, hits + 1, studies - hits))
-    return low, high
+    found = binomtest(hits, studies).proportion_ci(COVERAGE, method="exact")
+    return float(found.low), float(found.high)

@@ -4,6 +4,9 @@ from pydantic import Field
 
 from medfuse.config import Settings
 
+ABSENT, PRESENT = "absent", "present"
+"""The classes of a finding."""
+
 
 class TrustSettings(Settings):
     """What is promised of an answer."""

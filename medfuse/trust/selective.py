@@ -7,7 +7,7 @@ number, and the one that answers most studies within the risk is taken.
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import beta
+from scipy.stats import binomtest
 
 STEPS = 20
 """Thresholds that are tried: at so many equal shares of the studies."""
@@ -46,4 +46,5 @@ def sure_from(
 
 def upper_bound(wrong: int, answered: int, confidence: float) -> float:
     """Bound a chance from above by how often it came true (Clopper and Pearson 1934)."""
-    return 1.0 if wrong >= answered else float(beta.ppf(confidence, wrong + 1, answered - wrong))
+    test = binomtest(wrong, answered, alternative="less")
+    return float(test.proportion_ci(confidence, method="exact").high)

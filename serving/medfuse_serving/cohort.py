@@ -95,7 +95,7 @@ def ask_studies(
         except InputError as error:
             yield type(error).__name__
             continue
-        subsets = [s for s in SUBSETS if s <= prepared.present] if every_subset else []
+        subsets = [s for s in SUBSETS if s < prepared.present] if every_subset else []
         versions = [prepared, *(only(prepared, subset) for subset in subsets)]
         logits = predictor.run(collate(versions, predictor.bundle.manifest.prepare))
         names = [AS_GIVEN, *map(subset_name, subsets)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from medfuse.config import TaskKind
 
@@ -301,5 +302,5 @@ def _task_table(task: "TaskAnswer", reading: str, judged: dict[str, str]) -> Tab
         said = judged.get(f"{task.name}.{name}", "")
         table.add_row(name, format_probability(probability), bar, said)
     if task.name in judged:
-        table.add_row(f"[dim]{judged[task.name]}[/dim]")
+        table.add_row("", "", "", Text(judged[task.name], style="dim"))
     return table

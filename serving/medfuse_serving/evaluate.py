@@ -181,6 +181,7 @@ def choose_rows(cohort: "Cohort", split: Which | None) -> tuple[str, tuple["Coho
 def describe_studies(asked: Sequence["AskedStudy"]) -> dict[str, list[str]]:
     """Give what studies are grouped by: sex, age band, site, view and scanner."""
     from medfuse.trust.subgroups import age_band
+    from medfuse.types import subset_name
 
     return {
         "sex": [a.row.sex for a in asked],
@@ -188,7 +189,7 @@ def describe_studies(asked: Sequence["AskedStudy"]) -> dict[str, list[str]]:
         "site": [a.row.site for a in asked],
         "view": [a.view for a in asked],
         "scanner": [a.scanner for a in asked],
-        "modalities": ["+".join(m for m in sorted(a.present)) for a in asked],
+        "modalities": [subset_name(a.present) for a in asked],
     }
 
 

@@ -12,28 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medfuse.bundle import Manifest
-from medfuse.config import Task, TaskKind
+from medfuse.config import Task
 from medfuse.errors import SettingsError
 from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.decision import DecisionCurve
 from medfuse.trust.evaluation import Evaluation, Reliability
+from medfuse.trust.figures import shown_columns
 from medfuse.trust.promises import PromiseFigure
 
 TEMPLATE = "evaluation.html.jinja"
 PAGE, FIGURES = "report.html", "report.json"
 
-COLUMNS = {
-    TaskKind.BINARY: ("auroc", "auprc", "accuracy", "recall", "precision", "brier", "ece"),
-    TaskKind.MULTILABEL: ("auroc", "auprc", "accuracy", "recall", "precision", "brier", "ece"),
-    TaskKind.MULTICLASS: ("auroc", "accuracy", "recall", "precision", "ece"),
-    TaskKind.ORDINAL: ("auroc", "accuracy", "kappa", "mae", "ece"),
-    TaskKind.REGRESSION: ("mae", "rmse", "r2"),
-}
-"""What the page shows of a task; the JSON file has everything."""
-
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-
-KNOWN_TRUTH = ("bayes_auroc", "bayes_share")
 
 
 def write_report(folder: Path, report: Evaluation, manifest: Manifest) -> None:
@@ -58,7 +48,7 @@ def render_report(report: Evaluation, tasks: Sequence[Task]) -> str:
     return environment.from_string(source).render(
         report=report,
         tasks=tasks,
-        columns={task.name: _columns(task, report) for task in tasks},
+        columns={task.name: shown_columns(task, report.subsets.values()) for task in tasks},
         kept=sum(p.kept for p in shown),
         asked=len(shown),
         plots={
@@ -69,12 +59,6 @@ def render_report(report: Evaluation, tasks: Sequence[Task]) -> str:
             "decisions": _draw_decisions(report.decisions),
         },
     )
-
-
-def _columns(task: Task, report: Evaluation) -> tuple[str, ...]:
-    columns = COLUMNS[task.kind]
-    known = any(KNOWN_TRUTH[0] in s.targets[task.name] for s in report.subsets.values())
-    return (columns[0], *KNOWN_TRUTH, *columns[1:]) if known else columns
 
 
 def _draw_reliability(own: Sequence[Reliability]) -> str:

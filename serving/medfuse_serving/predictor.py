@@ -241,6 +241,6 @@ class Predictor:
                 remarks=one.remarks,
                 model_digest=self.bundle.digest,
                 text=text,
-                novelty=self.novelty.p_values(describe(one)),
+                novelty=self.novelty.p_values(describe(one)) if self.novelty.usual else {},
                 promises=None if manifest.trust is None else manifest.trust.settings,
             )

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from medfuse.deidentify.command import Dates, DayFirst, KeyFile
+
 SOURCES = (
     "coswara, covid-cxr, egd-cxr, medmnist, mimic-cxr, open-i, reflacx or svd; table for one of "
     "your own, folder for a folder of studies"
@@ -34,22 +36,12 @@ def import_cohort(
         list[str] | None,
         typer.Option(help="For table: a column of people's names; may be repeated."),
     ] = None,
-    dates: Annotated[
-        str, typer.Option(help="shift: by patient, the same for all of a patient's; remove.")
-    ] = "shift",
-    day_first: Annotated[
-        bool | None,
-        typer.Option(
-            "--day-first/--month-first", help="How 03/04/2020 is meant; masked if not said."
-        ),
-    ] = None,
+    dates: Dates = "shift",
+    day_first: DayFirst = None,
     keep_ids: Annotated[
         bool, typer.Option("--keep-ids", help="The source's ids are pseudonyms; keep them.")
     ] = False,
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="32 random bytes, so that another import names people the same."),
-    ] = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Import a dataset as a cohort, de-identified before anything is written."""
     from pydantic import ValidationError
