@@ -276,7 +276,14 @@ def test_the_golden_answers_are_those_of_the_model(
 def test_serving_gives_the_golden_answers(tiny_bundle: Path) -> None:
     from medfuse_serving.predictor import Predictor
 
-    assert Predictor(tiny_bundle, "cpu").check_golden() <= 1e-5
+    predictor = Predictor(tiny_bundle, "cpu")
+    assert predictor.check_golden() <= 1e-5
+    golden = read_golden(predictor.bundle)
+    for subset, prediction in zip(SUBSETS, predictor.predict(golden.studies), strict=True):
+        said = np.concatenate([task.probabilities for task in prediction.tasks])
+        # Each subset has its own calibration.
+        expected = golden.answer.probabilities[subset_name(subset)]
+        np.testing.assert_allclose(said, expected, atol=1e-5)
 
 
 def test_the_model_card_says_what_a_reader_must_know(bundle: Bundle) -> None:

@@ -99,6 +99,22 @@ def test_usual_studies_are_called_novel_as_rarely_as_said(modality: Modality) ->
         assert abs((p <= rate).mean() - rate) < 4 * spread + 1 / 400
 
 
+def test_what_is_usual_of_notes_is_measured_on_notes_that_were_not_counted() -> None:
+    # Of rare words a count knows more of the notes that it was made of than of others.
+    rng = np.random.default_rng(0)
+
+    def draw_notes(n: int) -> list[Described]:
+        notes = rng.integers(0, 2000, (n, 60))
+        return [Described(str(rng.random()), {Modality.NOTE: own}) for own in notes]
+
+    model = fit_novelty(draw_notes(200), draw_notes(60), 0)
+    assert model.language is not None
+    new = [describe_note(d.descriptions[Modality.NOTE], model.language) for d in draw_notes(400)]
+    spread = np.std(new, axis=0) * np.sqrt(1 / 100 + 1 / 400)
+    gap = np.abs(model.usual[Modality.NOTE].mean - np.mean(new, axis=0))
+    assert (gap <= 5 * spread + 1e-4).all()
+
+
 def test_too_few_patients_tell_nothing_however_many_studies_they_have() -> None:
     rng = np.random.default_rng(0)
     same = [Described("one", d.descriptions) for d in draw(300, rng)]

@@ -34,7 +34,7 @@ def test_only_the_answers_that_keep_the_risk_are_sure() -> None:
 def test_equally_sure_answers_are_answered_together() -> None:
     # Half of the ties are wrong; a threshold among them would hide that.
     chances = np.full(400, 0.9)
-    right = np.arange(400) >= 200
+    right = np.arange(400) < 200
     assert sure_from(chances, right, 0.1, 0.95) is None
 
 

@@ -25,6 +25,7 @@ from medfuse.training.features import Features, Progress, build_features
 from medfuse.training.loop import TrainingModule
 from medfuse.training.settings import FeatureSettings, FitSettings
 from medfuse.training.store import ArrayStore
+from medfuse.trust.descriptors import describe
 from medfuse.types import MODALITIES, Modality
 
 PREPARE = PrepareSettings(
@@ -99,6 +100,25 @@ def test_a_second_run_computes_nothing_and_finds_the_same(
     assert (computed, again) == (len(rows), 0)
     assert_same(first, second)
     assert first.digest == second.digest
+
+
+def test_descriptions_are_those_of_the_prepared_files_and_go_with_what_is_taken_away(
+    rows: tuple[CohortRow, ...], model: FusedModel, model_settings: ModelSettings, tmp_path: Path
+) -> None:
+    features, _ = build(rows, model, model_settings, tmp_path)
+    tokenizer = load_tokenizer(tokenizer_path(model_settings))
+    kept = features.present & (np.arange(len(rows)) % 2 == 0)[:, None]
+    kept |= np.array(MODALITIES) == Modality.NOTE  # all have one
+    left = features.thinned(kept)
+    for i, row in enumerate(features.rows):
+        expected = describe(prepare(load_study(row), PREPARE, tokenizer))
+        described = features.describe(i)
+        assert set(described) == set(expected)
+        for m in expected:
+            np.testing.assert_allclose(described[m], expected[m], rtol=1e-6)
+        assert set(left.describe(i)) == {
+            m for m, yes in zip(MODALITIES, kept[i], strict=True) if yes
+        }
 
 
 def test_workers_give_what_one_process_gives(

@@ -83,7 +83,8 @@ def test_the_figures_are_those_of_the_checkpoint_asked_about_the_test_files(
             logits = checkpoint.model(*inputs).logits.double().numpy()
         figures = report.subsets[subset_name(subset)]
         assert figures.studies == len(rows)
-        chances = expit(calibrate(checkpoint.tasks, logits, checkpoint.calibration))
+        name = subset_name(subset)
+        chances = expit(calibrate(checkpoint.tasks, logits, checkpoint.calibration, name))
         for k, target in enumerate(t for task in TASKS for t in task.targets):
             measured = figures.targets[target]
             # Float32 sums in another order could swap two studies that score all but alike.
@@ -92,6 +93,24 @@ def test_the_figures_are_those_of_the_checkpoint_asked_about_the_test_files(
                 assert measured["auroc"].value == pytest.approx(area, abs=0.03)
             brier = ((chances[:, k] - labels[:, k]) ** 2).mean()
             assert measured["brier"].value == pytest.approx(brier, abs=1e-4)
+
+
+def test_the_checkpoint_promises_what_its_validation_studies_allow(
+    run: tuple[Path, Report], small_cohort: Path
+) -> None:
+    checkpoint = load_checkpoint(run[0] / "checkpoint")
+    cohort = read_cohort(CohortSettings(table=small_cohort / "cohort.csv"), TASKS)
+    labels = np.array([row.labels for row in cohort.part(Split.VALIDATION)])
+    for subset in SUBSETS:
+        for k, target in enumerate(t for task in TASKS for t in task.targets):
+            own = checkpoint.record.trust.of(subset_name(subset), target)
+            assert own is not None
+            n = int(labels[:, k].sum())
+            assert own.studies == {"absent": len(labels) - n, "present": n}
+            # Too few in a cohort of 40 to leave a class out, but where it has nine.
+            assert (own.least["present"] > 0) is (n >= 9)
+    # And too few patients to know what is usual.
+    assert not checkpoint.novelty.usual
 
 
 def test_the_checkpoint_holds_the_mean_of_the_training_studies_alone(

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import CohortRow
 from medfuse.trust.answers import AS_GIVEN, Answers
+from medfuse.trust.calibration import Calibration, TargetCalibration
 from medfuse.trust.fitting import fit_trust
 from medfuse.trust.judging import judge_answers
 from medfuse.trust.novelty import NoveltyModel, Usual
@@ -118,6 +119,20 @@ def test_sets_of_new_studies_hold_the_truth_as_often_as_promised_in_every_class(
         counts = record.subsets["note"][question[0]].studies
         n = 1 / (1 / len(hits) + 1 / counts[question[1] or "age"])
         assert np.mean(hits) >= binom.ppf(1e-4, int(n), SETTINGS.coverage) / int(n), question
+
+
+def test_an_answer_as_given_is_read_by_the_modalities_that_the_study_has() -> None:
+    task = Task(name="finding", kind=TaskKind.BINARY, classes=("nodule",))
+    rows = make_answers(np.zeros((3, 1)), {}).rows
+    present = np.array([[True, True, True], [False, True, False], [True, False, False]])
+    answers = Answers(rows, present, {AS_GIVEN: np.full((3, 1), 6.0), "note": np.full((3, 1), 6.0)})
+    one, two, three = (
+        {"finding.nodule": TargetCalibration(temperature=t)} for t in (1.0, 2.0, 3.0)
+    )
+    calibration = Calibration(targets=one, subsets={"note": two, "image+note+voice": three})
+    read = answers.calibrated([task], calibration).logits
+    assert read[AS_GIVEN][:, 0].tolist() == [2.0, 3.0, 6.0]
+    assert read["note"][:, 0].tolist() == [3.0, 3.0, 3.0]
 
 
 # Judging

@@ -50,7 +50,8 @@ CALIBRATION = Calibration(
     targets={
         f"findings.{FINDINGS[0]}": TargetCalibration(temperature=1.5),
         "age.age": TargetCalibration(offset=50.0, scale=15.0),
-    }
+    },
+    subsets={"note": {f"findings.{FINDINGS[1]}": TargetCalibration(temperature=3.0, bias=0.5)}},
 )
 SENTENCES = tuple(f"A {name.replace('_', ' ')} is seen." for name in FINDINGS)
 VOCABULARY = build_vocabulary(SENTENCES)
