@@ -84,7 +84,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         positive=0.5,
     )
     trust = TrustRecord(subsets={"image+note+voice": {"findings.brightness": own}})
-    novelty = fit_novelty(described[:60], described[60:], 0)
+    novelty = fit_novelty(described, 0.01, 0)
     return make_bundle(folder / "bundle", trust=trust, novelty=novelty)
 
 
@@ -142,6 +142,8 @@ def test_wrong_inputs_are_told_from_right_ones(report: Evaluation) -> None:
     assert kinds[Modality.IMAGE, "photograph"].auroc > 0.99
     assert kinds[Modality.VOICE, "noise"].auroc > 0.99
     assert kinds[Modality.NOTE, "program code"].auroc > 0.99
+    for kind in ((Modality.IMAGE, "photograph"), (Modality.VOICE, "noise")):
+        assert kinds[kind].novel == 1.0
     for own in report.novelty:
         assert own.low <= 0.05
 

@@ -91,7 +91,7 @@ def draw(n: int, rng: np.random.Generator, offset: int = 0) -> list[Described]:
 @pytest.mark.parametrize("modality", [Modality.IMAGE, Modality.NOTE])
 def test_usual_studies_are_called_novel_as_rarely_as_said(modality: Modality) -> None:
     rng = np.random.default_rng(0)
-    model = fit_novelty(draw(300, rng), draw(400, rng, 1000), 0)
+    model = fit_novelty(draw(400, rng), 0.01, 0)
     p = np.array([model.p_values(d.descriptions)[modality] for d in draw(2000, rng, 2000)])
     for rate in (0.01, 0.05, 0.2):
         # Binomial spread of 2,000 judged and of the 400 they are held to.
@@ -107,7 +107,7 @@ def test_what_is_usual_of_notes_is_measured_on_notes_that_were_not_counted() -> 
         notes = rng.integers(0, 2000, (n, 60))
         return [Described(str(rng.random()), {Modality.NOTE: own}) for own in notes]
 
-    model = fit_novelty(draw_notes(200), draw_notes(60), 0)
+    model = fit_novelty(draw_notes(200), 0.01, 0)
     assert model.language is not None
     new = [describe_note(d.descriptions[Modality.NOTE], model.language) for d in draw_notes(400)]
     spread = np.std(new, axis=0) * np.sqrt(1 / 100 + 1 / 400)
@@ -118,18 +118,20 @@ def test_what_is_usual_of_notes_is_measured_on_notes_that_were_not_counted() -> 
 def test_too_few_patients_tell_nothing_however_many_studies_they_have() -> None:
     rng = np.random.default_rng(0)
     same = [Described("one", d.descriptions) for d in draw(300, rng)]
-    few = draw(FEWEST - 1, rng)
-    enough = draw(FEWEST, rng)
-    assert not fit_novelty(same, enough, 0).usual
-    assert not fit_novelty(enough, few, 0).usual
-    model = fit_novelty(enough, enough, 0)
+    assert not fit_novelty(same, 0.05, 0).usual
+    assert not fit_novelty(draw(FEWEST - 1, rng), 0.05, 0).usual
+    model = fit_novelty(draw(FEWEST, rng), 0.05, 0)
     assert set(model.usual) == {Modality.IMAGE, Modality.NOTE}
     assert model.p_values({Modality.VOICE: np.zeros(75)}) == {}
+    # Of 98 the most unusual is one of 99 with the new one: more than 1 %.
+    assert not fit_novelty(draw(98, rng), 0.01, 0).usual
+    strange = {Modality.IMAGE: np.full(12, 1e3)}
+    assert fit_novelty(draw(99, rng), 0.01, 0).p_values(strange) == {Modality.IMAGE: 0.01}
 
 
 def test_what_is_written_is_read_back_and_anything_else_refused() -> None:
     rng = np.random.default_rng(0)
-    model = fit_novelty(draw(60, rng), draw(60, rng), 0)
+    model = fit_novelty(draw(120, rng), 0.01, 0)
     data = to_bytes(model)
     again = from_bytes(data)
     assert to_bytes(again) == data

@@ -1,7 +1,7 @@
-"""Descriptions of training and validation studies in, what tells novel inputs from them out."""
+"""Descriptions of the studies a model was made of in, what tells novel inputs from them out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -12,8 +12,11 @@ from medfuse.training.features import Features
 from medfuse.trust.novelty import PAIRS, Language, NoveltyModel, Usual, describe_note, hash_pairs
 from medfuse.types import MODALITIES, Modality
 
-FEWEST = 40
-"""Training patients, and likewise validation patients, without which a modality is not judged."""
+FEWEST = 80
+"""Patients without which a modality is not judged."""
+
+FOLDS = 5
+"""Of the cross-fitting by which each patient is judged as a new one would be."""
 
 SHARED = 3
 """Patients that must have a word piece for it to be kept; a rare one may be a name."""
@@ -27,48 +30,53 @@ class Described:
     descriptions: Mapping[Modality, np.ndarray]
 
 
-def describe_split(cohort: Cohort, features: Features, split: Split) -> list[Described]:
-    """Give the descriptions of a split's studies.
+def describe_rows(cohort: Cohort, features: Features, splits: Collection[Split]) -> list[Described]:
+    """Give the descriptions of some splits' studies.
 
     Args:
         cohort: Every row with its split.
         features: Of the same rows.
-        split: Which of them.
+        splits: Which of them.
     """
     return [
         Described(row.patient_id, features.describe(i))
         for i, row in enumerate(cohort.rows)
-        if row.split is split
+        if row.split in splits
     ]
 
 
-def fit_novelty(
-    training: Sequence[Described], validation: Sequence[Described], seed: int
-) -> NoveltyModel:
-    """Learn what usual studies are like.
+def fit_novelty(studies: Sequence[Described], false_alarms: float, seed: int) -> NoveltyModel:
+    """Learn what usual studies are like, and how far from it a usual study is.
 
-    One study of each patient counts. The notes' word pieces are counted over one half of the
-    training patients, and what their counts usually are is measured on the other: of a note that
-    was itself counted, every word is known.
+    Nothing here is of the network, so studies that it was fitted to serve as well as others. One
+    study of each patient counts. Each is judged by the other folds' patients, and those distances
+    are what new studies are held to (cross-conformal prediction: Vovk 2015).
+
+    A modality of which too few patients' studies are there for even the most unusual one to be
+    called novel is left out.
 
     Args:
-        training: What the model was fitted to.
-        validation: What it was not.
+        studies: Training and validation studies.
+        false_alarms: The share of usual studies that may be called novel.
         seed: Of the draws.
     """
     rng = np.random.default_rng(seed)
     usual: dict[Modality, Usual] = {}
     language = None
     for modality in MODALITIES:
-        own, others = (_draw(studies, modality, rng) for studies in (training, validation))
-        if min(len(own), len(others)) < FEWEST:
+        own = _draw(studies, modality, rng)
+        if len(own) < FEWEST or (len(own) + 1) * false_alarms < 1:
             continue
-        if modality is Modality.NOTE:
-            half = len(own) // 2
-            language = count_words(own[:half])
-            own = [describe_note(pieces, language) for pieces in own[half:]]
-            others = [describe_note(pieces, language) for pieces in others]
-        usual[modality] = _fit(np.stack(own), np.stack(others))
+        folds = np.arange(len(own)) % FOLDS
+        distances: list[float] = []
+        for fold in range(FOLDS):
+            rest = _fit(modality, [o for o, f in zip(own, folds, strict=True) if f != fold])
+            out = [o for o, f in zip(own, folds, strict=True) if f == fold]
+            distances += [rest.distance(modality, each) for each in out]
+        whole = _fit(modality, own)
+        judged = np.sort(distances).astype(np.float32)
+        usual[modality] = replace(whole.usual[modality], distances=judged)
+        language = whole.language or language
     return NoveltyModel(usual, language)
 
 
@@ -99,13 +107,25 @@ def _draw(
     return list(drawn.values())
 
 
-def _fit(own: Float64[np.ndarray, "n d"], others: Float64[np.ndarray, "m d"]) -> Usual:
+def _fit(modality: Modality, studies: Sequence[np.ndarray]) -> NoveltyModel:
+    """Learn one modality of one study of each patient; no distance is known yet.
+
+    A note's word pieces are counted over one half of them, and what the counts usually are is
+    measured on the other: of a note that was itself counted, every word is known.
+    """
+    if modality is not Modality.NOTE:
+        return NoveltyModel({modality: _measure(np.stack(studies))})
+    half = len(studies) // 2
+    language = count_words(studies[:half])
+    told = np.stack([describe_note(pieces, language) for pieces in studies[half:]])
+    return NoveltyModel({modality: _measure(told)}, language)
+
+
+def _measure(own: Float64[np.ndarray, "n d"]) -> Usual:
     """Measure mean and covariance, shrunk as Chen et al. 2010 do (OAS) after scaling."""
     mean, spread = own.mean(axis=0), own.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
     shrunk = OAS(assume_centered=True).fit((own - mean) / spread)
     values, vectors = np.linalg.eigh(shrunk.covariance_)
     whiten = (vectors / np.sqrt(np.maximum(values, 1e-6))).T / spread
-    usual = Usual(mean.astype(np.float32), whiten.astype(np.float32), np.zeros(0, np.float32))
-    distances = np.sort([usual.distance(row) for row in others]).astype(np.float32)
-    return Usual(usual.mean, usual.whiten, distances)
+    return Usual(mean.astype(np.float32), whiten.astype(np.float32), np.zeros(0, np.float32))

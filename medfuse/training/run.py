@@ -22,7 +22,7 @@ from medfuse.training.fit import (
     quiet_lightning,
 )
 from medfuse.training.gather import gather, thin
-from medfuse.training.novelty import describe_split, fit_novelty
+from medfuse.training.novelty import describe_rows, fit_novelty
 from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, plot_roc
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
@@ -105,10 +105,8 @@ def train_model(
                 cohorts[0].part(Split.TRAIN), settings, fits[0].model, progress
             )
         own = thinned[0][1]
-        described = {split: describe_split(cohorts[0], own, split) for split in Split}
-        novelty = fit_novelty(
-            described[Split.TRAIN], described[Split.VALIDATION], settings.fit.seed
-        )
+        described = describe_rows(cohorts[0], own, (Split.TRAIN, Split.VALIDATION))
+        novelty = fit_novelty(described, settings.trust.false_alarms, settings.fit.seed)
         digest = combine([cohorts[0].digest, own.digest])
         _save(settings, out / CHECKPOINT, fits[0], background, novelty, report, digest)
     _write_figures(settings, out, fits, pool(tests), report)

@@ -2,7 +2,7 @@
 
 The distance is Mahalanobis's over `medfuse.trust.descriptors`; a note's numbers come from how often
 its word pieces and pairs of them stand in other notes. It is read as a conformal p-value
-(Laxhammar & Falkman 2010): the share of validation studies that are at least as far. A usual study
+(Laxhammar & Falkman 2010): the share of usual studies that are at least as far. A usual study
 has a p-value of at most x with chance x, so calling studies up to x novel raises that share of
 false alarms, whatever the distances' distribution.
 
@@ -44,9 +44,9 @@ class Usual:
     """Where a modality's descriptions usually are.
 
     Attributes:
-        mean: Of the training studies.
+        mean: Of usual studies.
         whiten: Gives a description less the mean unit variance in every direction.
-        distances: Of the validation studies, rising.
+        distances: Of usual studies, each from the mean of others, rising.
     """
 
     mean: Float32[np.ndarray, " d"]
