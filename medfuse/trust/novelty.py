@@ -3,8 +3,8 @@
 The distance is Mahalanobis's over `medfuse.trust.descriptors`; a note's numbers come from how often
 its word pieces and pairs of them stand in other notes. It is read as a conformal p-value
 (Laxhammar & Falkman 2010): the share of usual studies that are at least as far. A usual study
-has a p-value of at most x with chance x, so calling studies up to x novel raises that share of
-false alarms, whatever the distances' distribution.
+has a p-value of at most x with chance about x, whatever the distances' distribution, so calling
+studies up to x novel raises about that share of false alarms.
 
 What is kept are means over patients, counts of word pieces that several patients have, and
 distances; nobody's study is in it.

@@ -238,8 +238,9 @@ def describe_judgement(judgement: JudgementAnswer, promises: PromiseAnswer) -> s
 def describe_promises(promises: PromiseAnswer) -> str:
     """Say what the words of `describe_judgement` mean."""
     return (
-        f"What is named cannot be left out: such sets hold the truth in {promises.coverage:.0%} of "
-        f"studies like those checked. Sure: at most {promises.risk:.0%} of such answers are wrong."
+        "What is named is what cannot be left out; the truth is among it in "
+        f"{promises.coverage:.0%} of studies like those checked. Sure: at most "
+        f"{promises.risk:.0%} of such answers are wrong."
     )
 
 

@@ -294,7 +294,7 @@ def _task_table(task: "TaskAnswer", reading: str, judged: dict[str, str]) -> Tab
     )
     table.add_column("finding" if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL) else "class")
     table.add_column("probability", justify="right")
-    table.add_column("")
+    table.add_column("", min_width=BAR)
     table.add_column("")
     for name, probability in task.probabilities.items():
         filled = round(probability * BAR)

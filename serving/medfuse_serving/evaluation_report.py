@@ -73,6 +73,8 @@ def _draw_reliability(own: Sequence[Reliability]) -> str:
             [b.happened for b in each.bins],
             s=[6 + 120 * b.studies / total for b in each.bins],
             color="#2563eb",
+            clip_on=False,
+            zorder=3,
         )
         axes.set(title=each.target, xlabel="probability said", ylabel="share that has it")
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
