@@ -46,13 +46,14 @@ def test_the_table_and_the_record_have_both_sides(
     monkeypatch.setattr(bench, "_measure_peak", lambda settings, side, steps: 64.0)
     app = typer.Typer()
     app.command()(train)
-    options = ["--steps", "3", "--rounds", "2", "--json", str(tmp_path / "bench.json")]
+    options = ["--steps", "3", "--rounds", "1", "--json", str(tmp_path / "bench.json")]
     result = CliRunner().invoke(app, [str(config), *options], catch_exceptions=False)
     report = TrainBenchReport.model_validate_json((tmp_path / "bench.json").read_bytes())
     assert [row.name for row in report.rows] == ["medfuse", "plain"]
-    assert (report.steps, report.rounds, report.batch_size) == (3, 2, 8)
+    assert (report.steps, report.rounds, report.batch_size) == (3, 1, 8)
     for row in report.rows:
-        assert row.studies_per_s == pytest.approx(8000 / row.step_ms, rel=0.5)
+        # Of one round, so that no median stands between the two.
+        assert row.studies_per_s == pytest.approx(8000 / row.step_ms)
         assert 0 < row.waiting < 1
     assert "waiting for data" in result.stdout
     assert f"medfuse / plain: {report.ratio:.3f}" in result.stdout
