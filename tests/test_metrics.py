@@ -8,13 +8,13 @@ from sklearn import metrics as sk
 from medfuse.config import Task, TaskKind
 from medfuse.training.metrics import (
     auprc,
-    auroc,
     calibration_error,
     headline,
     measure_headline,
     measure_tasks,
     quadratic_kappa,
 )
+from medfuse.trust.area import auroc
 from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 
 FINDINGS = Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion"))

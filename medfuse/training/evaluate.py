@@ -14,9 +14,7 @@ from medfuse.data.cohort import CohortRow
 from medfuse.training.dataset import FeatureBatch
 from medfuse.training.loop import TrainingModule
 from medfuse.training.metrics import (
-    Figures,
     Measure,
-    auroc,
     headline,
     measure_headline,
     measure_tasks,
@@ -24,6 +22,7 @@ from medfuse.training.metrics import (
 from medfuse.training.objectives.step import keep
 from medfuse.training.report import FusionGain, SubsetReport, judge
 from medfuse.training.settings import ReportSettings
+from medfuse.trust.area import Figures, auroc
 from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 from medfuse.trust.calibration import Calibration, calibrate, label_slices, logit_slices
 from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name

@@ -12,13 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from medfuse.config import Task, TaskKind
+from medfuse.trust.area import Figures, Weights, auroc, divide, sum_by_score
 from medfuse.trust.calibration import Calibration, label_slices, logit_slices, probabilities
 
 BINS = 10
 """Equal-width bins of the expected calibration error."""
-
-Weights = Float[np.ndarray, "r n"]
-Figures = Float[np.ndarray, " r"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +122,14 @@ def measure_quantity(
     said, true, w = logits[known, 0], labels[known, 0], weights[:, known]
     error = (said - true) ** 2
     centre = _mean(w, true)[:, None]
-    spread = _divide((w * (true - centre) ** 2).sum(axis=1), w.sum(axis=1))
+    spread = divide((w * (true - centre) ** 2).sum(axis=1), w.sum(axis=1))
     return [
         Measure(target, metric, values)
         for target in (task.targets[0], task.name)
         for metric, values in (
             ("mae", _mean(w, np.abs(said - true))),
             ("rmse", np.sqrt(_mean(w, error))),
-            ("r2", 1 - _divide(_mean(w, error), spread)),
+            ("r2", 1 - divide(_mean(w, error), spread)),
         )
     ]
 
@@ -168,23 +166,14 @@ def measure_headline(
     return next(m.values for m in measures if (m.target, m.metric) == (task.name, headline(task)))
 
 
-def auroc(
-    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Weights
-) -> Figures:
-    """Measure P(a positive scores above a negative) + half of P(they tie)."""
-    yes, no = _by_score(scores, positive, weights)
-    below = no.cumsum(axis=1) - no / 2
-    return _divide((yes * below).sum(axis=1), yes.sum(axis=1) * no.sum(axis=1))
-
-
 def auprc(
     scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Weights
 ) -> Figures:
     """Measure average precision: precision at each threshold, weighted by the recall it adds."""
-    yes, no = (part[:, ::-1] for part in _by_score(scores, positive, weights))
+    yes, no = (part[:, ::-1] for part in sum_by_score(scores, positive, weights))
     hits, alarms = yes.cumsum(axis=1), no.cumsum(axis=1)
     precision = np.divide(hits, hits + alarms, out=np.zeros_like(hits), where=hits > 0)
-    return _divide((yes * precision).sum(axis=1), yes.sum(axis=1))
+    return divide((yes * precision).sum(axis=1), yes.sum(axis=1))
 
 
 def calibration_error(
@@ -196,7 +185,7 @@ def calibration_error(
     """
     bins = np.minimum((chances * BINS).astype(np.int64), BINS - 1)
     gap = (chances - happened)[:, None] * np.eye(BINS)[bins]  # (N, bins)
-    return _divide(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
+    return divide(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
 
 
 def quadratic_kappa(
@@ -209,7 +198,7 @@ def quadratic_kappa(
     table = np.divide(table, total, out=np.full_like(table, np.nan), where=total > 0)
     chance = table.sum(axis=2)[:, :, None] * table.sum(axis=1)[:, None, :]
     cost = (np.arange(levels)[:, None] - np.arange(levels)) ** 2
-    return 1 - _divide((table * cost).sum(axis=(1, 2)), (chance * cost).sum(axis=(1, 2)))
+    return 1 - divide((table * cost).sum(axis=(1, 2)), (chance * cost).sum(axis=(1, 2)))
 
 
 def _measure_yes_no(
@@ -231,9 +220,9 @@ def _measure_yes_no(
         "auroc": auroc(chances, positive, weights),
         "auprc": auprc(chances, positive, weights),
         "accuracy": _mean(weights, said == positive),
-        "recall": _divide(hits, there),
+        "recall": divide(hits, there),
         "precision": precision,
-        "f1": np.where(there > 0, _divide(2 * hits, called + there), np.nan),
+        "f1": np.where(there > 0, divide(2 * hits, called + there), np.nan),
         "brier": _mean(weights, (chances - positive) ** 2),
         "ece": calibration_error(chances, positive, weights),
     }
@@ -251,27 +240,5 @@ def _average(name: str, measures: Sequence[Measure]) -> list[Measure]:
     return averages
 
 
-def _by_score(
-    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], weights: Weights
-) -> tuple[Float[np.ndarray, "r g"], Float[np.ndarray, "r g"]]:
-    """Sum the weights of positives and of negatives at each distinct score, lowest first."""
-    if not len(scores):
-        return np.zeros((len(weights), 1)), np.zeros((len(weights), 1))
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    sums = (
-        np.add.reduceat((weights * chosen)[:, order], starts, axis=1)
-        for chosen in (positive, ~positive)
-    )
-    yes, no = sums
-    return yes, no
-
-
 def _mean(weights: Weights, values: np.ndarray) -> Figures:
-    return _divide(weights @ values.astype(np.float64), weights.sum(axis=1))
-
-
-def _divide(numerator: Figures, denominator: Figures) -> Figures:
-    """Divide; NaN where the denominator is zero."""
-    undefined = np.full(np.broadcast(numerator, denominator).shape, np.nan)
-    return np.asarray(np.divide(numerator, denominator, out=undefined, where=denominator > 0))
+    return divide(weights @ values.astype(np.float64), weights.sum(axis=1))

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from medfuse.config import Task, TaskKind
 from medfuse.training.evaluate import AS_GIVEN, Answers
 from medfuse.training.history import History
-from medfuse.training.metrics import BINS, auroc
+from medfuse.training.metrics import BINS
 from medfuse.training.report import FusionGain, Verdict
+from medfuse.trust.area import auroc
 from medfuse.trust.calibration import label_slices, logit_slices
 from medfuse.types import SUBSETS, subset_name
 
