@@ -191,6 +191,16 @@ def read_file_identity(data: bytes, limits: Limits) -> Identity:
     return read_identity(_read_header(data, limits).ds)
 
 
+def read_header(data: bytes, limits: Limits) -> pydicom.Dataset:
+    """Parse a file's elements before its pixel data.
+
+    Raises:
+        DicomError: It is not a DICOM file, or it is damaged.
+        LimitError: It is larger, holds more elements or nests deeper than a limit allows.
+    """
+    return _read_header(data, limits).ds
+
+
 def decode_frames(
     images: Sequence[bytes], settings: ImageSettings, limits: Limits
 ) -> tuple[NativeFrame, ...]:
