@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints, Validat
 from medfuse.attribution.scale import Scales
 from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.errors import BundleError
+from medfuse.leaks.report import LeakRecord
 from medfuse.text.record import TextRecord
 from medfuse.trust.calibration import Calibration
 from medfuse.trust.record import TrustRecord
@@ -285,6 +286,9 @@ class Manifest(Settings):
     model: dict[str, JsonValue] = Field(description="the network's settings, for the record")
     checkpoint: Sha256 = Field(description="digest of the checkpoint this was exported from")
     training_data: str = Field(description="digest of the cohort the model was trained on")
+    leaks: LeakRecord | None = Field(
+        default=None, description="what that cohort gives away; null where nobody looked"
+    )
     metrics: dict[str, JsonValue] = Field(description="the checkpoint's figures, for the record")
     trained_with: dict[str, str] = Field(description="libraries and their versions")
     exported_with: dict[str, str] = Field(description="likewise; ONNX Runtime is that of parity")

@@ -23,8 +23,6 @@ EXTRAS = {
     "onnxscript": "export",
     "safetensors": "train",
     "optuna": "train",
-    "sklearn": "train",
-    "tomlkit": "train",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",

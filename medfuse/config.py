@@ -53,6 +53,21 @@ class Limits(Settings):
     note_bytes: int = Field(default=2**20, gt=0, description="bytes of one note")
 
 
+class Box(Settings):
+    """A part of every frame, its edges as shares of the frame's height and width."""
+
+    top: float = Field(ge=0, le=1)
+    left: float = Field(ge=0, le=1)
+    bottom: float = Field(ge=0, le=1)
+    right: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_an_area(self) -> "Box":
+        if self.top >= self.bottom or self.left >= self.right:
+            raise ValueError("a box's top must be above its bottom, and its left before its right")
+        return self
+
+
 class ImageSettings(Settings):
     """How frames become float32 (S, H, W) in [0, 1]."""
 
@@ -62,6 +77,9 @@ class ImageSettings(Settings):
     frames: int = Field(default=32, gt=0, description="most frames a study gives, evenly chosen")
     pictures: bool = Field(default=False, description="accept PNG and JPEG, for research sets")
     window: int = Field(default=0, ge=0, description="which of several windows in a file to use")
+    blank: tuple[Box, ...] = Field(
+        default=(), description="parts of every frame that are black to the model, such as markers"
+    )
 
 
 class NoteSettings(Settings):
@@ -82,6 +100,15 @@ class NoteSettings(Settings):
     legacy_encoding: Literal[
         "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "big5", "cp932", "cp949", "gb18030"
     ] = Field(default="cp1252", description="how a note that is not Unicode is read")
+    mask_words: tuple[str, ...] = Field(
+        default=(), description="words and phrases, in any case, that the model never reads"
+    )
+
+    @model_validator(mode="after")
+    def _masked_words_have_letters(self) -> "NoteSettings":
+        if not all(word.strip() for word in self.mask_words):
+            raise ValueError("mask_words: a word is empty")
+        return self
 
     @model_validator(mode="after")
     def _sections_are_known(self) -> "NoteSettings":
@@ -106,6 +133,11 @@ class VoiceSettings(Settings):
     )
     low_hz: float = Field(default=50.0, ge=0)
     high_hz: float = Field(default=8_000.0, gt=0, le=SAMPLE_RATE / 2)
+    lowpass_hz: float = Field(
+        default=SAMPLE_RATE / 2,
+        gt=0,
+        description="mel bands that reach above it are silent in every recording",
+    )
     duration_s: float = Field(default=10.0, gt=0, description="what is read; the rest is reported")
     shortest_s: float = Field(default=0.3, gt=0, description="shorter recordings are refused")
     silent_db: float = Field(
@@ -119,6 +151,8 @@ class VoiceSettings(Settings):
     def _band_is_not_empty(self) -> "VoiceSettings":
         if self.low_hz >= self.high_hz:
             raise ValueError(f"low_hz {self.low_hz} is not below high_hz {self.high_hz}")
+        if self.lowpass_hz <= self.low_hz:
+            raise ValueError(f"lowpass_hz {self.lowpass_hz} is not above low_hz {self.low_hz}")
         return self
 
 

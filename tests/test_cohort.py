@@ -15,6 +15,7 @@ from medfuse.data.cohort import (
     Split,
     load_study,
     read_cohort,
+    read_whole_table,
 )
 from medfuse.data.labels import LabelSettings
 from medfuse.data.splits import SplitSettings, divide_patients, fold_cohort, split_cohort
@@ -336,3 +337,31 @@ def test_studies_without_labels_train_if_asked_and_never_beside_a_held_out_patie
             else:
                 assert r.split is (None if r.patient_id in held else Split.TRAIN)
         assert not held & {r.patient_id for r in divided.part(Split.TRAIN)}
+
+
+def test_a_whole_table_has_its_other_columns_and_its_torn_patients(tmp_path: Path) -> None:
+    table = write_table(
+        tmp_path,
+        [
+            row("p1", study_id="s1", split="train", site="A", scanner="x", url=" https://a "),
+            row("p1", study_id="s2", split="test", site="B", scanner="y", url=""),
+            row("p2", study_id="s3", split="test", nodule="", effusion="", scanner="z"),
+        ],
+    )
+    whole = read_whole_table(CohortSettings(table=table), [FINDINGS])
+    assert [r.study_id for r in whole.cohort.rows] == ["s1", "s2"]
+    assert dict(whole.others) == {"scanner": ("x", "y"), "url": ("https://a", "")}
+    with pytest.raises(CohortError, match="more than one split"):
+        read_cohort(CohortSettings(table=table), [FINDINGS])
+
+
+def test_a_table_that_names_no_file_is_read_whole_and_trains_nothing(tmp_path: Path) -> None:
+    bare = write_table(tmp_path, [{"patient_id": "p", "nodule": 1, "effusion": 0, "day": "x"}])
+    whole = read_whole_table(CohortSettings(table=bare), [FINDINGS])
+    assert len(whole.cohort.rows) == 1
+    assert dict(whole.others) == {"day": ("x",)}
+    with pytest.raises(CohortError, match="no image, note or voice"):
+        read_cohort(CohortSettings(table=bare), [FINDINGS])
+    # A study that lacks all that others of its table have is left out in either.
+    mixed = write_table(tmp_path, [row("p1"), row("p2", images="")])
+    assert len(read_whole_table(CohortSettings(table=mixed), [FINDINGS]).cohort.rows) == 1

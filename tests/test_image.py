@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from scipy.ndimage import map_coordinates
 
-from medfuse.config import ImageSettings, Limits
-from medfuse.data.image import fit_square, prepare_images, resize, to_native
+from medfuse.config import Box, ImageSettings, Limits
+from medfuse.data.image import blank, fit_square, prepare_images, resize, to_native
 from medfuse.errors import DicomError
 from medfuse.types import FrameGeometry, Modality
 from tests.dicom_files import make_file, read_file
@@ -173,3 +174,42 @@ def test_lossless_encodings_of_a_radiograph_are_prepared_identically() -> None:
     # The film is a MONOCHROME1 chest: the lungs are darker than the mediastinum between them.
     chest = one.values[0]
     assert chest[90:130, 50:80].mean() < chest[90:130, 105:125].mean()
+
+
+# --- parts that are never seen ---------------------------------------------------------------
+
+
+def test_blanked_parts_are_black_and_the_rest_is_as_it_was() -> None:
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    window = {"WindowCenter": 32, "WindowWidth": 64, "VOILUTFunction": "LINEAR_EXACT"}
+    data = make_file(pixels, **window)
+    # A quarter of eight pixels is two; 0.3 of them touches a third, which goes as a whole.
+    box = Box(top=0.0, left=0.25, bottom=0.3, right=0.5)
+    whole, _ = prepare_images([data], ImageSettings(size=32), LIMITS)
+    native = blank(np.ones((8, 8), np.float32), [box])
+    assert not native[:3, 2:4].any()
+    assert native.sum() == 64 - 6
+    blanked, remarks = prepare_images([data], ImageSettings(size=32, blank=(box,)), LIMITS)
+    assert [remark.code for remark in remarks] == ["image-blanked"]
+    assert not blanked.values[0, 2:10, 10:14].any()
+    np.testing.assert_array_equal(blanked.values[0, 20:], whole.values[0, 20:])
+    assert blanked.geometry == whole.geometry
+
+
+@given(st.integers(0, 63), st.integers(0, 63), st.integers(1, 255))
+def test_what_lies_under_a_blank_box_changes_no_bit(row: int, column: int, mark: int) -> None:
+    box = Box(top=row / 64, left=column / 64, bottom=(row + 1) / 64, right=(column + 1) / 64)
+    pixels = np.full((64, 64), 100, np.uint16)
+    marked = pixels.copy()
+    marked[row, column] = mark
+    window = {"WindowCenter": 100, "WindowWidth": 200, "VOILUTFunction": "LINEAR_EXACT"}
+    settings = ImageSettings(size=48, blank=(box,))
+    clean, _ = prepare_images([make_file(pixels, **window)], settings, LIMITS)
+    dirty, _ = prepare_images([make_file(marked, **window)], settings, LIMITS)
+    np.testing.assert_array_equal(clean.values, dirty.values)
+
+
+@pytest.mark.parametrize("edges", [(0.5, 0.0, 0.5, 1.0), (0.0, 0.9, 1.0, 0.1)])
+def test_a_box_without_an_area_is_refused(edges: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="top must be above"):
+        Box(**dict(zip(("top", "left", "bottom", "right"), edges, strict=True)))

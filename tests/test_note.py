@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from medfuse.config import Limits, NoteSettings
-from medfuse.data.note import decode_note, find_sections, load_tokenizer, prepare_note
+from medfuse.data.note import (
+    decode_note,
+    find_sections,
+    load_tokenizer,
+    prepare_note,
+    read_sections,
+)
 from medfuse.errors import InputError, LimitError, NoteError, SettingsError
 from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import PreparedNote
@@ -461,6 +467,48 @@ def test_hostile_notes_take_linear_time(unit: str) -> None:
 
 
 # The page in docs
+
+
+# --- words that the model never reads ----------------------------------------------------------
+
+
+def test_masked_words_leave_no_piece_and_move_no_place() -> None:
+    text = "Known COVID-19, seen at the Northfield  unit. Covidence is a company. Cough."
+    note, remarks = prepare(text, mask_words=("covid-19", "northfield unit"))
+    assert note is not None
+    assert remarks["words-masked"].startswith("2 word(s)")
+    assert note.text == text
+    read = [text[start:end] for start, end in note.spans if end]
+    assert "".join(read) == "Known,seenatthe.Covidenceisacompany.Cough."
+    assert words(note) == words(prepare("Known , seen at the . Covidence is a company. Cough.")[0])
+
+
+@given(st.sampled_from(["covid", "SARS-CoV-2", "a (b) c", "x+"]), st.text("ab ", max_size=20))
+def test_what_a_masked_word_says_changes_no_piece(word: str, around: str) -> None:
+    before, after = f"Cough {around} ", f" {around} fever."
+    masked, _ = prepare(before + word + after, mask_words=(word,))
+    plain, _ = prepare(before + " " * len(word) + after)
+    assert masked is not None
+    assert plain is not None
+    np.testing.assert_array_equal(masked.values, plain.values)
+
+
+def test_a_note_of_masked_words_alone_is_absent() -> None:
+    note, remarks = prepare("FINDINGS: covid.", mask_words=("FINDINGS:", "covid."))
+    assert note is None
+    assert "masked" in remarks["note-empty"]
+
+
+def test_an_empty_masked_word_is_a_settings_error() -> None:
+    with pytest.raises(ValueError, match="a word is empty"):
+        NoteSettings(mask_words=(" ",))
+
+
+def test_the_text_that_is_read_is_that_of_the_sections_kept() -> None:
+    settings = NoteSettings(mask_words=("lungs",))
+    assert read_sections(b"FINDINGS: Lungs clear.\nIMPRESSION: Normal.", settings, LIMITS) == (
+        "FINDINGS:       clear.\n"
+    )
 
 
 def test_the_page_on_notes_runs_and_lists_every_setting() -> None:

@@ -115,6 +115,14 @@ def test_a_shortcut_leaves_the_other_modalities_as_they_are() -> None:
         assert part.truth.signs == whole.truth.signs
 
 
+def test_marks_that_are_asked_for_are_all_that_changes() -> None:
+    plain, with_hum = make_study(SMALL, 3), make_study(SMALL, 3, frozenset({Modality.VOICE}))
+    assert with_hum.study.voice != plain.study.voice
+    assert (with_hum.study.images, with_hum.study.note) == (plain.study.images, plain.study.note)
+    assert with_hum.truth.shortcuts == {Modality.VOICE}
+    assert make_study(SMALL, 3, frozenset()).study == plain.study
+
+
 def test_posterior_is_looked_up_from_the_studys_own_signs() -> None:
     world = build_world(SMALL)
     for made in studies()[:10]:

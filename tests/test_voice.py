@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -19,7 +20,14 @@ from pydicom.uid import (
 )
 
 from medfuse.config import SAMPLE_RATE, Limits, VoiceSettings
-from medfuse.data.voice import FLOOR, decode_voice, log_mel, prepare_voice
+from medfuse.data.voice import (
+    FLOOR,
+    SILENCE,
+    decode_voice,
+    log_mel,
+    mel_corners_hz,
+    prepare_voice,
+)
 from medfuse.errors import InputError, LimitError, VoiceError
 from tests.peak_memory import MOST_BYTES, measure
 from tests.recordings import GENERAL_AUDIO, encode, sine, voice_object
@@ -338,6 +346,28 @@ def test_the_log_mel_of_a_tone_does_not_depend_on_the_rate_it_came_with(rate_hz:
     inner = slice(5, 90)
     ours = log_mel(recording.waveform, SETTINGS)
     assert ours[inner][near[inner]] == pytest.approx(direct[inner][near[inner]], abs=0.01)
+
+
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+@given(tone_hz=st.floats(2_000, 7_900), amplitude=st.floats(0.001, 0.9))
+@settings(max_examples=20)
+def test_above_the_lowpass_is_silence_to_the_last_bit(
+    scale: str, tone_hz: float, amplitude: float
+) -> None:
+    own = VoiceSettings(lowpass_hz=2_000, mel_scale=scale)  # type: ignore[arg-type]
+    corners = mel_corners_hz(own)
+    heard = corners[2:] <= 2_000
+    assert 0 < heard.sum() < own.mel_bands
+    waveform = NOISE + sine(tone_hz, 1, amplitude=amplitude)
+    found = log_mel(waveform, own)
+    assert (found[:, ~heard] == SILENCE).all()
+    whole = log_mel(waveform, VoiceSettings(mel_scale=scale))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found[:, heard], whole[:, heard])
+
+
+def test_a_lowpass_below_all_bands_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"lowpass_hz 40\.0 is not above low_hz 50\.0"):
+        VoiceSettings(lowpass_hz=40)
 
 
 # Remarks

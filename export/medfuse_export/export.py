@@ -200,6 +200,7 @@ def export_bundle(
         model=_portable(loaded.model_settings),
         checkpoint=loaded.digest,
         training_data=loaded.record.cohort_digest,
+        leaks=loaded.record.leaks,
         metrics=loaded.metrics,
         trained_with=loaded.record.versions,
         exported_with=_versions(),

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from medfuse.bundle import Certificate, Manifest, ParityReport, TextManifest
 from medfuse.errors import ExportError
+from medfuse.leaks.report import LeakRecord
 from medfuse.training.report import Report, format_report
 from medfuse.trust.record import TrustRecord
 
@@ -36,7 +37,7 @@ def write_model_card(manifest: Manifest) -> str:
         "## Input\n\n" + _input(manifest),
         "## Training data\n\n"
         f"Cohort with SHA-256 digest `{manifest.training_data}` (its rows, labels, splits and "
-        f"files), by way of checkpoint `{manifest.checkpoint}`.",
+        f"files), by way of checkpoint `{manifest.checkpoint}`.\n\n" + _leaks(manifest.leaks),
         "## Metrics\n\n" + _metrics(manifest),
         *(["## Promises\n\n" + _promises(manifest.trust)] if manifest.trust else []),
         "## Parity with the trained model\n\n" + parity_table(manifest.parity),
@@ -142,6 +143,21 @@ def _text(text: TextManifest) -> str:
             *rows,
         )
     )
+
+
+def _leaks(leaks: LeakRecord | None) -> str:
+    """Say what the check of the cohort found, and that it was overridden."""
+    if leaks is None or leaks.mode == "off":
+        return "**Nobody checked that cohort for leaks.**"
+    verdict = "The check of that cohort for leaks found none that fails."
+    if leaks.failed:
+        verdict = (
+            "**The check of that cohort for leaks failed and was overridden: labels are given away "
+            f"by {', '.join(leaks.failed)}.** Figures below may rest on these."
+        )
+    if not leaks.findings:
+        return verdict
+    return verdict + "\n\n" + "\n".join(f"- {line}" for line in leaks.findings)
 
 
 def _tasks(manifest: Manifest) -> str:

@@ -176,6 +176,20 @@ class Cohort:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class WholeTable:
+    """A cohort as a check for leaks reads it: with its faults, and with what no model reads.
+
+    Attributes:
+        cohort: Its rows; of a table that names no image, note or recording, all labelled ones. A
+            patient may be in two splits.
+        others: The columns that are neither a part of a study nor a label, a cell per row.
+    """
+
+    cohort: Cohort
+    others: Mapping[str, tuple[str, ...]] = field(repr=False)
+
+
 def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
     """Read a table, check every path and label in it, and leave out what cannot be used.
 
@@ -183,11 +197,36 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
         CohortError: The table or a named column is missing, a cell cannot be used (the message
             gives its row and column, never its content), or a patient is in two splits.
     """
-    table = read_table(settings)
-    reader = _Reader(settings, tuple(tasks), table)
+    cohort = _read_rows(_Reader(settings, tuple(tasks), read_table(settings)))
+    _check_splits(cohort.rows)
+    if settings.sentences is None:
+        return cohort
+    return replace(cohort, rows=_add_sentences(cohort.rows, settings.sentences, tasks))
+
+
+def read_whole_table(settings: CohortSettings, tasks: Sequence[Task]) -> WholeTable:
+    """Read a table as `read_cohort` does, with its other columns; torn patients are kept.
+
+    Raises:
+        CohortError: The table or a named column is missing, or a cell cannot be used.
+    """
+    reader = _Reader(settings, tuple(tasks), read_table(settings))
+    reader.bare = not any(reader.columns[role] for role in ("images", "note", "note_text", "voice"))
+    cohort = _read_rows(reader)
+    used = {*reader.columns.values(), *(c for own in reader.labels for c in own.columns)}
+    others = {
+        name: tuple(str(cells[row.number - 1]).strip() for row in cohort.rows)
+        for name, cells in reader.cells.items()
+        if name not in used
+    }
+    return WholeTable(cohort, others)
+
+
+def _read_rows(reader: "_Reader") -> Cohort:
+    """Read every row, and leave out what cannot be used."""
     rows: list[CohortRow] = []
     excluded: Counter[str] = Counter()
-    for i in range(len(table)):
+    for i in range(reader.size):
         row = reader.read(i)
         if isinstance(row, str):
             excluded[row] += 1
@@ -195,13 +234,10 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
             rows.append(row)
     if not rows:
         why = "; ".join(f"{reason}: {n}" for reason, n in excluded.items()) or "it is empty"
-        raise CohortError(f"{settings.table.name}: no row can be used ({why})")
+        raise CohortError(f"{reader.settings.table.name}: no row can be used ({why})")
     reader.refuse_missing_files()
     _check_study_ids(rows)
-    _check_splits(rows)
-    if settings.sentences is not None:
-        rows = _add_sentences(rows, settings.sentences, tasks)
-    return Cohort(tasks=tuple(tasks), rows=tuple(rows), excluded=dict(excluded))
+    return Cohort(tasks=reader.tasks, rows=tuple(rows), excluded=dict(excluded))
 
 
 def load_study(row: CohortRow) -> Study:
@@ -225,7 +261,11 @@ def load_study(row: CohortRow) -> Study:
 
 
 def read_table(settings: CohortSettings) -> pd.DataFrame:
-    """Read every cell as text, empty where there is none."""
+    """Read every cell as text, empty where there is none.
+
+    Raises:
+        CohortError: The table cannot be read.
+    """
     path = settings.table
     try:
         if path.suffix == ".parquet":
@@ -246,7 +286,8 @@ class _Reader:
     def __init__(
         self, settings: CohortSettings, tasks: tuple[Task, ...], table: pd.DataFrame
     ) -> None:
-        self.settings, self.tasks = settings, tasks
+        self.settings, self.tasks, self.size = settings, tasks, len(table)
+        self.bare = False
         self.root = (settings.root or settings.table.parent).resolve()
         self.cells = {str(c): table[c].tolist() for c in table.columns}
         names = settings.columns.model_dump()
@@ -312,7 +353,7 @@ class _Reader:
             split=self._read_split(i),
             check_patient_id=self.settings.check_identity,
         )
-        return row if row.present else NO_MODALITY
+        return row if row.present or self.bare else NO_MODALITY
 
     def _read_labels(self, i: int) -> tuple[list[float], bool]:
         labels: list[float] = []
@@ -352,10 +393,12 @@ class _Reader:
         return CohortError(f"{self.settings.table.name}, row {i + 1}, column {column!r}: {why}")
 
 
-def _add_sentences(rows: Sequence[CohortRow], path: Path, tasks: Sequence[Task]) -> list[CohortRow]:
+def _add_sentences(
+    rows: Sequence[CohortRow], path: Path, tasks: Sequence[Task]
+) -> tuple[CohortRow, ...]:
     """Give each study its sentences; those of studies that are left out are left out, too."""
     sentences = read_sentences(path, tasks)
-    told = [replace(row, sentences=sentences.get(row.study_id, ())) for row in rows]
+    told = tuple(replace(row, sentences=sentences.get(row.study_id, ())) for row in rows)
     if not any(row.sentences for row in told):
         raise CohortError(f"{path.name}: no sentence is of a study of the cohort")
     return told

@@ -211,7 +211,7 @@ def read_acquisition(data: bytes, limits: Limits) -> Acquisition:
         DicomError: It is not a DICOM file, or it is damaged.
         LimitError: It is larger, holds more elements or nests deeper than a limit allows.
     """
-    ds = _read_header(data, limits).ds
+    ds = read_header(data, limits)
     with refuse_faults("a DICOM file's acquisition cannot be read"):
         view, maker, name = (
             str(ds.get(keyword) or "").strip()

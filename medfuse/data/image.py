@@ -1,12 +1,13 @@
 """A study's image files in, the model's square frames out; and attribution maps the way back."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32
 from PIL import Image
 
-from medfuse.config import ImageSettings, Limits
+from medfuse.config import Box, ImageSettings, Limits
 from medfuse.data.dicom import choose_frames, decode_frame
 from medfuse.types import FrameGeometry, Modality, PreparedImage, Remark
 
@@ -14,6 +15,7 @@ _MESSAGES = {
     "window-missing": "A file has no usable window, so its values' own range was used.",
     "window-not-found": "A file has fewer windows than the setting asks for; its first was used.",
     "burned-in-annotation": "A file says that text is burned into its pixels.",
+    "image-blanked": "Parts of every frame are black to the model, by its settings.",
 }
 
 
@@ -44,14 +46,32 @@ def prepare_images(
             size=settings.size,
             spacing_mm=native.spacing_mm,
         )
-        square[_shown(geometry)] = resize(native.image, geometry.height, geometry.width)
+        image = blank(native.image, settings.blank)
+        square[_shown(geometry)] = resize(image, geometry.height, geometry.width)
         geometries.append(geometry)
         codes.update(dict.fromkeys(native.remarks))
+    if settings.blank:
+        codes["image-blanked"] = None
     remarks = [Remark(Modality.IMAGE, code, _MESSAGES[code]) for code in codes]
     if choice.total > len(choice.sources):
         message = f"{len(choice.sources)} of {choice.total} frames were read, evenly spread."
         remarks.append(Remark(Modality.IMAGE, "frames-skipped", message))
     return PreparedImage(values, tuple(geometries)), tuple(remarks)
+
+
+def blank(
+    image: Float32[np.ndarray, "rows columns"], boxes: Sequence[Box]
+) -> Float32[np.ndarray, "rows columns"]:
+    """Make some parts of an image black; a pixel that a box touches is black as a whole."""
+    if not boxes:
+        return image
+    rows, columns = image.shape
+    blanked = image.copy()
+    for box in boxes:
+        down = slice(math.floor(box.top * rows), math.ceil(box.bottom * rows))
+        across = slice(math.floor(box.left * columns), math.ceil(box.right * columns))
+        blanked[down, across] = 0
+    return blanked
 
 
 def fit_square(

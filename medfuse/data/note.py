@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,6 +102,30 @@ def find_sections(text: str, headings: Mapping[str, str] | None = None) -> tuple
     )
 
 
+def mask_words(text: str, words: Sequence[str]) -> tuple[str, int]:
+    """Replace whole words and phrases, in any case, by as many spaces, so that no place moves.
+
+    Returns:
+        The text, and how many times something was replaced.
+    """
+    if not words:
+        return text, 0
+    return _mask_pattern(tuple(words)).subn(lambda match: " " * len(match[0]), text)
+
+
+def read_sections(data: bytes, settings: NoteSettings, limits: Limits) -> str:
+    """Give the text that the model reads of a note: the sections kept, with masked words gone.
+
+    Raises:
+        LimitError: The note has more bytes than ``limits.note_bytes``.
+        NoteError: It has no text, is not plain text, or can't be decoded.
+    """
+    text = decode_note(data, limits, settings.legacy_encoding)
+    kept, _ = _select(find_sections(text, settings.headings), settings)
+    masked, _ = mask_words(text, settings.mask_words)
+    return "".join(masked[section.start : section.end] for section in kept)
+
+
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read a ``tokenizer.json`` file, as `read_tokenizer` does.
 
@@ -158,12 +182,17 @@ def prepare_note(
         names = sorted({name for section in left_out for name in section.names})
         message = f"Sections of the note were left out: {', '.join(names)}."
         remarks.append(Remark(Modality.NOTE, "sections-excluded", message))
-    if not any(text[section.body : section.end].strip() for section in kept):
-        message = "Nothing of the note is left after the sections that are left out."
+    masked, masks = mask_words(text, settings.mask_words)
+    if masks:
+        message = f"{masks} word(s) or phrase(s) of the note were masked, by the model's settings."
+        remarks.append(Remark(Modality.NOTE, "words-masked", message))
+    if not any(masked[section.body : section.end].strip() for section in kept):
+        left = "the sections that are left out" + (" and masked words" if masks else "")
+        message = f"Nothing of the note is left after {left}."
         remarks.append(Remark(Modality.NOTE, "note-empty", message))
         return None, tuple(remarks)
 
-    read = "".join(text[section.start : section.end] for section in kept)
+    read = "".join(masked[section.start : section.end] for section in kept)
     encoding_of_read = tokenizer.encode(read, add_special_tokens=False)
     pieces = len(encoding_of_read.ids)
     if pieces == 0:
@@ -274,6 +303,14 @@ def _unknown(tokenizer: Tokenizer) -> str | None:
 _LEAD = r"[ \t>*#_=-]{0,80}(?:\d{1,2}[.)][ \t]{0,4})?[*_]{0,2}"
 _AND_PATTERN = r"[ \t]{0,4}(?:\bAND\b|[&/,+])[ \t]{0,4}"
 _AND = re.compile(_AND_PATTERN, re.IGNORECASE)
+
+
+@cache
+def _mask_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    """Build the pattern of masked words, longest first; a space in one is any white space."""
+    ordered = sorted(words, key=lambda word: (-len(word), word))
+    one = "|".join(r"\s{1,8}".join(map(re.escape, word.split())) for word in ordered)
+    return re.compile(rf"(?<!\w)(?:{one})(?!\w)", re.IGNORECASE)
 
 
 @cache

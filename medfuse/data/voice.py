@@ -136,7 +136,8 @@ def log_mel(
     sine in the middle of a bin has power 1; triangles of height 1, evenly spaced from ``low_hz`` to
     ``high_hz`` on the HTK mel scale, ``2595 log10(1 + f / 700)``, or on Slaney's; then
     ``1 - 2 ln(max(power, FLOOR)) / ln(FLOOR)``. The scale is the same for every recording, so
-    loudness and silence stay what they are.
+    loudness and silence stay what they are. Bands that reach above ``lowpass_hz`` are silent to the
+    last bit, which no filter of the waveform would make them.
     """
     window = _window(settings)
     bank = _mel_bank(settings)
@@ -148,6 +149,8 @@ def log_mel(
     spectrum = scipy.fft.rfft(frames * window, size)  # (T, size / 2 + 1)
     power = (spectrum.real**2 + spectrum.imag**2) @ bank
     scaled: Float32[np.ndarray, "t f"] = 1 - _SCALE * np.log(np.maximum(power, FLOOR))
+    if settings.lowpass_hz < settings.high_hz:
+        scaled[:, mel_corners_hz(settings)[2:] > settings.lowpass_hz] = SILENCE
     return scaled
 
 

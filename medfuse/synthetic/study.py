@@ -68,8 +68,16 @@ class SyntheticStudy:
     day: date
 
 
-def make_study(options: CohortOptions, index: int) -> SyntheticStudy:
+def make_study(
+    options: CohortOptions, index: int, marks: frozenset[Modality] | None = None
+) -> SyntheticStudy:
     """Make study number ``index``; its bytes depend on it and the options' content alone.
+
+    Args:
+        options: What the cohort is like.
+        index: The study's number.
+        marks: The modalities that carry a shortcut's mark, whatever the options and the study's
+            findings say; `Truth.delivered` then counts none of them.
 
     Raises:
         CohortError: The options' shortcuts do not fit the findings.
@@ -78,6 +86,8 @@ def make_study(options: CohortOptions, index: int) -> SyntheticStudy:
     answers = draw_answers(options, index)
     signs = frozenset(name for name in SIGN_NAMES if answers[name])
     shortcuts = frozenset(m for m in MODALITIES if answers.get(shortcut_name(m), False))
+    if marks is not None:
+        shortcuts = marks
     patient, visit = find_patient(options, index)
     present, delivered = _draw_presence(options, index, answers, patient.site)
     day = date_visit(patient, visit)

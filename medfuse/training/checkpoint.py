@@ -24,6 +24,7 @@ from medfuse.attribution.background import (
 from medfuse.config import PrepareSettings, Settings, Task
 from medfuse.data.note import load_tokenizer
 from medfuse.errors import BundleError, MedfuseError, TrainingError
+from medfuse.leaks.report import LeakRecord
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
 from medfuse.models.weights import tokenizer_path
@@ -62,6 +63,9 @@ class CheckpointRecord(Settings):
     trust: TrustRecord = Field(default=TrustRecord(), description="what is promised of answers")
     metrics: dict[str, JsonValue] = Field(description="the report of training, for the record")
     cohort_digest: str = Field(description="SHA-256 of the cohort's rows, labels, splits and files")
+    leaks: LeakRecord | None = Field(
+        default=None, description="what the cohort gives away; null where nobody looked"
+    )
     text: TextRecord | None = Field(
         default=None, description="how its decoder is asked; null of a model without one"
     )

@@ -12,6 +12,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, exactly.")
     ] = False,
+    override_check: Annotated[
+        bool,
+        typer.Option(
+            "--override-check",
+            help="Train although the cohort gives labels away; checkpoint and bundle say so.",
+        ),
+    ] = False,
 ) -> None:
     """Train a model on a cohort, then calibrate and measure it."""
     from rich.console import Console
@@ -24,6 +31,9 @@ def train(
     from medfuse.training.settings import TrainSettings
 
     settings = read_settings(config, TrainSettings)
+    if override_check:
+        check = settings.check.model_copy(update={"mode": "record"})
+        settings = settings.model_copy(update={"check": check})
     console = Console()
     report = train_model(settings, out, resume=resume, console=console)
     if not leads(settings.fit):

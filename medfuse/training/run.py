@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from medfuse.attribution.background import Background
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.missing import Removal
 from medfuse.data.splits import fold_cohort, split_cohort
 from medfuse.errors import TrainingError
 from medfuse.training.background import measure_background
+from medfuse.training.check import check_before
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
 from medfuse.training.fit import (
     Fitted,
@@ -33,7 +33,6 @@ from medfuse.training.workers import combine
 from medfuse.trust.answers import AS_GIVEN, Answers, pool
 from medfuse.trust.measure import measure_gains, measure_subsets, read_bayes
 from medfuse.trust.metrics import headline
-from medfuse.trust.novelty import NoveltyModel
 
 SETTINGS = "settings.json"
 METRICS = "metrics.json"
@@ -54,15 +53,20 @@ def train_model(
         console: Where progress is shown; nowhere without one.
 
     Raises:
-        CohortError: The table cannot be used.
+        CohortError: The table cannot be used, or gives labels away and settings refuse that.
         SettingsError: The model's weights are missing.
         TrainingError: ``out`` holds a run already, or one of other settings; or a study cannot be
             used.
     """
     started = time.monotonic()
+    leaks = None
     if leads(settings.fit):
-        _open_run(settings, out, resume)
-    if resume and (done := _read_report(out)) is not None:
+        _refuse_other_run(settings, out, resume)
+        if resume and (done := _read_report(out)) is not None:
+            return done
+        leaks = check_before(settings, out, console)
+        _open_run(settings, out)
+    elif resume and (done := _read_report(out)) is not None:
         return done
     device = choose_device(settings)
     with quiet_lightning():
@@ -107,28 +111,46 @@ def train_model(
         own = thinned[0][1]
         described = describe_rows(cohorts[0], own, (Split.TRAIN, Split.VALIDATION))
         novelty = fit_novelty(described, settings.trust.false_alarms, settings.fit.seed)
-        digest = combine([cohorts[0].digest, own.digest])
-        _save(settings, out / CHECKPOINT, fits[0], background, novelty, report, digest)
+        record = CheckpointRecord(
+            model=settings.model,
+            prepare=settings.prepare,
+            tasks=settings.tasks,
+            calibration=fits[0].calibration,
+            trust=fits[0].trust,
+            metrics=report.model_dump(mode="json"),
+            cohort_digest=combine([cohorts[0].digest, own.digest]),
+            leaks=leaks,
+            text=fits[0].text,
+            versions=library_versions(),
+        )
+        save_checkpoint(out / CHECKPOINT, fits[0].model, background, novelty, record)
     _write_figures(settings, out, fits, pool(tests), report)
     wait(share)
     return report
 
 
-def _open_run(settings: TrainSettings, out: Path, resume: bool) -> None:
-    """Begin a run's folder, or check that the one there is this run's."""
-    text = settings.model_dump_json(indent=2) + "\n"
+def _open_run(settings: TrainSettings, out: Path) -> None:
+    """Begin a run's folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SETTINGS).write_text(_write_down(settings), encoding="utf-8")
+
+
+def _write_down(settings: TrainSettings) -> str:
+    return settings.model_dump_json(indent=2) + "\n"
+
+
+def _refuse_other_run(settings: TrainSettings, out: Path, resume: bool) -> None:
+    """Refuse a folder that is not empty, or to resume what is not this run's."""
     begun = out / SETTINGS
     if not resume:
         if out.exists() and any(out.iterdir()):
             raise TrainingError(
                 f"{out}: not empty; choose another folder, or go on with the run in it by --resume"
             )
-        out.mkdir(parents=True, exist_ok=True)
-        begun.write_text(text, encoding="utf-8")
         return
     if not begun.is_file():
         raise TrainingError(f"{out}: there is no run to resume here")
-    if begun.read_text(encoding="utf-8") != text:
+    if begun.read_text(encoding="utf-8") != _write_down(settings):
         raise TrainingError(
             f"{out}: its run was begun with other settings ({SETTINGS}); resume with those, or "
             "start a new run in another folder"
@@ -187,29 +209,6 @@ def _measure(
         fold_values=fold_values,
         text=None if settings.split.folds else measure_text(tasks, fits[0].text, test, settings),
     )
-
-
-def _save(
-    settings: TrainSettings,
-    folder: Path,
-    fitted: Fitted,
-    background: Background,
-    novelty: NoveltyModel,
-    report: Report,
-    cohort_digest: str,
-) -> None:
-    record = CheckpointRecord(
-        model=settings.model,
-        prepare=settings.prepare,
-        tasks=settings.tasks,
-        calibration=fitted.calibration,
-        trust=fitted.trust,
-        metrics=report.model_dump(mode="json"),
-        cohort_digest=cohort_digest,
-        text=fitted.text,
-        versions=library_versions(),
-    )
-    save_checkpoint(folder, fitted.model, background, novelty, record)
 
 
 def _write_figures(

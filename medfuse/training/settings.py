@@ -10,6 +10,7 @@ from medfuse.data.cohort import CohortSettings
 from medfuse.data.missing import MissingSettings
 from medfuse.data.sentences import findings_of
 from medfuse.data.splits import SplitSettings
+from medfuse.leaks.settings import CheckSettings
 from medfuse.models.focus import FOCI, Focus
 from medfuse.models.settings import ModelSettings
 from medfuse.training.search.settings import SearchSettings
@@ -176,6 +177,7 @@ class TrainSettings(Settings):
     """A whole training run."""
 
     cohort: CohortSettings
+    check: CheckSettings = CheckSettings()
     split: SplitSettings = SplitSettings()
     missing: MissingSettings = MissingSettings()
     tasks: tuple[Task, ...] = Field(min_length=1)

@@ -18,6 +18,7 @@ from medfuse.config import Settings
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.splits import fold_cohort
 from medfuse.errors import SettingsError
+from medfuse.training.check import check_before
 from medfuse.training.checkpoint import library_versions
 from medfuse.training.features import Features
 from medfuse.training.fit import ask_fitted, choose_device, find_split, fit_model
@@ -63,7 +64,7 @@ def run_leaderboard(
         console: Where progress is shown; nowhere without one.
 
     Raises:
-        CohortError: The table cannot be used, or has too few patients.
+        CohortError: The table cannot be used, has too few patients, or gives labels away.
         SettingsError: A contender's settings are not valid, or the model's weights are missing.
         TrainingError: Several processes are asked for, or a study or a kept fit cannot be used.
     """
@@ -72,6 +73,7 @@ def run_leaderboard(
         raise SettingsError(f"the baseline {options.baseline} is not among those compared")
     for own in contenders.values():
         require_one(own.fit)
+    check_before(settings, out, console)
     device = choose_device(settings)
     gathered: dict[str, tuple[Cohort, Features]] = {}
     known: dict[str, tuple[Cohort, Features]] = {}

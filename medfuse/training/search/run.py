@@ -18,6 +18,7 @@ from rich.console import Console
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.splits import split_cohort
 from medfuse.errors import MedfuseError, SettingsError, TrainingError
+from medfuse.training.check import check_before
 from medfuse.training.features import Features
 from medfuse.training.fit import ask_module, choose_device, fit_model
 from medfuse.training.gather import describe_features, gather, thin
@@ -70,7 +71,7 @@ def run_search(
         console: Where progress is shown; nowhere without one.
 
     Raises:
-        CohortError: The table cannot be used.
+        CohortError: The table cannot be used, or gives labels away.
         SettingsError: There is nothing to search, or a setting that is not there.
         TrainingError: ``out`` holds another search, several processes are asked for, or a study
             cannot be used.
@@ -79,6 +80,7 @@ def run_search(
         raise SettingsError("the settings have no section [search]")
     check_space(settings.search.space)
     require_one(settings.fit)
+    check_before(settings, out, console)
     _open(settings, out)
     study = _load(settings, out)
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

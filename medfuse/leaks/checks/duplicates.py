@@ -1,0 +1,296 @@
+"""Thumbnails, note texts and fingerprints in; the same image, note or recording twice, out.
+
+Candidates come from a cheap comparison of all with all, and a second, finer look confirms them.
+What one patient has twice is no leak as long as the patient stays in one split.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, Float32
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import csr_matrix
+
+from medfuse.data.image import resize
+from medfuse.leaks.examined import Examined
+from medfuse.leaks.image_facts import THUMBNAIL
+from medfuse.leaks.report import LeakFinding, Remedy, pick_examples
+from medfuse.leaks.voice_facts import compare_fingerprints
+
+COARSE = 16
+"""Side to which thumbnails are shrunk for the first look."""
+
+MOMENTS = 24
+"""Moments to which a recording is shrunk for it."""
+
+LIKE = 0.5
+"""Correlation from which a second look is taken."""
+
+NEIGHBOURS = 3
+"""Most candidates of one image or recording."""
+
+SAME_IMAGE = 0.93
+"""Correlation of the fine structure of two thumbnails as they are; of other patients' it is at most
+0.85 between phantoms and 0.6 between real films."""
+
+MOST_CROPPED = 5
+"""Pixels by which one thumbnail may be a crop of another, so up to 8 % of a side."""
+
+CROP_GAP, LEAST_CROP = 0.25, 0.75
+"""A crop's correlation is so near to 1, as a share of what its neighbours' lack, and at least so
+high."""
+
+MANY = 20
+"""Comparisons from which on there is a typical one."""
+
+SAME_SOUND = 0.97
+"""Correlation of two spectrograms."""
+
+SAME_NOTE = 0.6
+"""Share of rare word runs that two notes have in common."""
+
+RUN = 4
+"""Words in a run."""
+
+RARE = 0.02
+"""Runs in a larger share of patients are a template's, and say nothing."""
+
+RARE_PATIENTS = 3
+"""Runs of so many patients are rare in any cohort."""
+
+FEWEST_RUNS = 8
+"""Rare runs that a note needs to be compared."""
+
+Pairs = list[tuple[int, int]]
+
+
+def check_duplicates(examined: Examined) -> list[LeakFinding]:
+    """Find what two patients, or two splits, have in common."""
+    kinds = {
+        "duplicate-image": ("an image", find_same_images),
+        "duplicate-note": ("a note", find_same_notes),
+        "duplicate-recording": ("a recording", find_same_recordings),
+    }
+    findings = []
+    for kind, (what, find) in kinds.items():
+        pairs = [pair for pair in find(examined) if not _one_patient(examined, *pair)]
+        if pairs:
+            findings.append(_report(examined, kind, what, pairs))
+    return findings
+
+
+def find_same_images(examined: Examined) -> Pairs:
+    """Find pairs of studies of different patients with nearly the same frame."""
+    owner, frames = [], []
+    for i, facts in enumerate(examined.facts):
+        for thumbnail in () if facts.image is None else facts.image.thumbnails:
+            owner.append(i)
+            frames.append(thumbnail.astype(np.float32) / 255)
+    if len(frames) < 2:
+        return []
+    stack = np.stack(frames)
+    side = THUMBNAIL // COARSE
+    coarse = stack.reshape(-1, COARSE, side, COARSE, side).mean(axis=(2, 4)).reshape(len(stack), -1)
+    looked: dict[int, _Look] = {}
+    compared = []
+    for i, j in _candidates(coarse, np.array(owner), examined.patients):
+        for k in (i, j):
+            if k not in looked:
+                looked[k] = _look_closely(stack[k])
+        compared.append((i, j, *_compare(looked[i], looked[j])))
+    # Where all films are much alike, as in one protocol or of phantoms, more is asked of a crop.
+    typical = float(np.median([moved for *_, moved in compared])) if len(compared) > MANY else 0.6
+    same_crop = 1 - (1 - typical) * CROP_GAP
+    found = {
+        (min(owner[i], owner[j]), max(owner[i], owner[j]))
+        for i, j, still, moved in compared
+        if still >= SAME_IMAGE or moved >= max(same_crop, LEAST_CROP)
+    }
+    return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A thumbnail's fine structure, to be laid over another's.
+
+    What all chest films share is coarse, so a thumbnail is taken less its blurred self.
+
+    Attributes:
+        fine: Of the whole.
+        norms: Of every window of it, for each number of pixels cropped.
+        shrunk: Of the thumbnail shrunk by that number of pixels, with norm 1.
+    """
+
+    fine: Float[np.ndarray, "h w"]
+    norms: tuple[np.ndarray, ...]
+    shrunk: tuple[np.ndarray, ...]
+
+
+def _look_closely(thumbnail: Float32[np.ndarray, "h w"]) -> _Look:
+    fine, norms, shrunk = _take_fine(thumbnail), [], []
+    for crop in range(MOST_CROPPED + 1):
+        side = THUMBNAIL - crop
+        small = _take_fine(resize(thumbnail, side, side) if crop else thumbnail)
+        shrunk.append(small / (np.linalg.norm(small) or 1.0))
+        windows = sliding_window_view(fine**2, (side, side))
+        norms.append(np.sqrt(windows.sum(axis=(2, 3))) + 1e-9)
+    return _Look(fine, tuple(norms), tuple(shrunk))
+
+
+def _compare(one: _Look, other: _Look) -> tuple[float, float]:
+    """Correlate two images as they are, and with either a part of the other."""
+    still = float((one.fine * other.shrunk[0]).sum() / one.norms[0][0, 0])
+    moved = still
+    for whole, part in ((one, other), (other, one)):
+        for norms, small in zip(whole.norms[1:], part.shrunk[1:], strict=True):
+            windows = sliding_window_view(whole.fine, small.shape)
+            moved = max(moved, float((np.einsum("yxab,ab->yx", windows, small) / norms).max()))
+    return still, moved
+
+
+def find_same_notes(examined: Examined) -> Pairs:
+    """Find pairs of studies of different patients whose notes share most of their rare wording."""
+    notes = [facts.note for facts in examined.facts]
+    runs = [set() if note is None else word_runs(note) for note in notes]
+    patients_with: Counter[int] = Counter()
+    seen: set[tuple[int, int]] = set()
+    for own, patient in zip(runs, examined.patients.tolist(), strict=True):
+        for run in own:
+            if (run, patient) not in seen:
+                seen.add((run, patient))
+                patients_with[run] += 1
+    most = max(RARE_PATIENTS, RARE * (int(examined.patients.max()) + 1))
+    number: dict[int, int] = {}
+    row, column = [], []
+    for i, own in enumerate(runs):
+        rare = [run for run in own if patients_with[run] <= most]
+        if len(rare) >= FEWEST_RUNS:
+            row += [i] * len(rare)
+            column += [number.setdefault(run, len(number)) for run in rare]
+    if not row:
+        return []
+    table = csr_matrix((np.ones(len(row)), (row, column)), (len(runs), len(number)))
+    shared = (table @ table.T).tocoo()
+    sizes = np.asarray(table.sum(axis=1)).ravel()
+    union = sizes[shared.row] + sizes[shared.col] - shared.data
+    alike = (shared.data >= SAME_NOTE * union) & (shared.row < shared.col)
+    return sorted(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
+
+
+def word_runs(note: str) -> set[int]:
+    """Hash every run of `RUN` words."""
+    words = re.findall(r"\w+", note.lower())
+    return {hash(tuple(words[i : i + RUN])) for i in range(len(words) - RUN + 1)}
+
+
+def find_same_recordings(examined: Examined) -> Pairs:
+    """Find pairs of studies of different patients with nearly the same sound."""
+    owner = [i for i, f in enumerate(examined.facts) if f.voice is not None]
+    prints = [f.voice.fingerprint for f in examined.facts if f.voice is not None]
+    usable = [k for k, own in enumerate(prints) if len(own) >= MOMENTS]
+    if len(usable) < 2:
+        return []
+    coarse = np.stack([_shrink(prints[k]).ravel() for k in usable])
+    found = set()
+    for a, b in _candidates(coarse, np.array([owner[k] for k in usable]), examined.patients):
+        i, j = usable[a], usable[b]
+        if compare_fingerprints(prints[i], prints[j], lag=3) >= SAME_SOUND:
+            found.add((min(owner[i], owner[j]), max(owner[i], owner[j])))
+    return sorted(found)
+
+
+def _candidates(
+    vectors: Float[np.ndarray, "k d"], owner: np.ndarray, patients: np.ndarray
+) -> Pairs:
+    """Give pairs of different patients that are alike at first sight, by blocks of rows."""
+    unit = _to_unit(vectors - vectors.mean(axis=1, keepdims=True))
+    unit = _to_unit(unit - unit.mean(axis=0)).astype(np.float32)  # what all share tells nothing
+    who = patients[owner]
+    found: set[tuple[int, int]] = set()
+    for start in range(0, len(unit), 512):
+        block = unit[start : start + 512] @ unit.T
+        block[who[start : start + 512, None] == who[None, :]] = -1
+        for k, row in enumerate(block):
+            near = np.flatnonzero(row >= LIKE)
+            for j in near[np.argsort(-row[near], kind="stable")][:NEIGHBOURS]:
+                found.add((min(start + k, int(j)), max(start + k, int(j))))
+    return sorted(found)
+
+
+def _to_unit(vectors: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k d"]:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(norms > 0, norms, 1))
+
+
+def _shrink(fingerprint: Float[np.ndarray, "t f"]) -> Float[np.ndarray, "m f"]:
+    """Average a spectrogram over equal shares of its length."""
+    edges = np.linspace(0, len(fingerprint), MOMENTS + 1).astype(int)
+    return np.stack([fingerprint[a:b].mean(axis=0) for a, b in pairwise(edges)])
+
+
+def _take_fine(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    fine = image - gaussian_filter(image, 1.0)
+    return np.asarray(fine - fine.mean())
+
+
+def _one_patient(examined: Examined, i: int, j: int) -> bool:
+    return bool(examined.patients[i] == examined.patients[j])
+
+
+def _report(examined: Examined, kind: str, what: str, pairs: Pairs) -> LeakFinding:
+    """Fail where splits are crossed, or where splits are still to be made; else warn."""
+    rows = examined.rows
+    across = [(i, j) for i, j in pairs if rows[i].split is None or rows[i].split != rows[j].split]
+    groups = join_pairs(pairs)
+    studies = [study for group in groups for study in group]
+    labels = [
+        target.name
+        for target in examined.targets
+        if any(_differ(float(target.labels[i]), float(target.labels[j])) for i, j in pairs)
+    ]
+    where = "across splits" if across and rows[across[0][0]].split is not None else ""
+    return LeakFinding(
+        kind=kind,
+        severity="fail" if across else "warn",
+        feature=what,
+        count=len(studies),
+        examples=pick_examples(examined.name(studies)),
+        message=f"{len(pairs)} pair(s) of different patients' studies share {what} {where}".rstrip()
+        + "."
+        + (f" Their labels differ in {', '.join(labels)}." if labels else ""),
+        remedy=_remedy(examined, groups),
+    )
+
+
+def _remedy(examined: Examined, groups: Sequence[Sequence[int]]) -> Remedy:
+    """Make one patient of each group; where files carry the patient, keep its first study alone."""
+    if any(row.check_patient_id for row in examined.rows):
+        return Remedy(drop=tuple(s for group in groups for s in examined.name(group[1:])))
+    return Remedy(group=tuple(examined.name(group) for group in groups))
+
+
+def _differ(one: float, other: float) -> bool:
+    return not np.isnan(one) and not np.isnan(other) and one != other
+
+
+def join_pairs(pairs: Pairs) -> list[list[int]]:
+    """Join pairs that share a study into groups."""
+    group: dict[int, int] = {}
+
+    def root(i: int) -> int:
+        while group.setdefault(i, i) != i:
+            i = group[i]
+        return i
+
+    for i, j in pairs:
+        a, b = sorted((root(i), root(j)))
+        group[b] = a
+    joined: dict[int, list[int]] = {}
+    for i in sorted(group):
+        joined.setdefault(root(i), []).append(i)
+    return list(joined.values())

@@ -1,0 +1,54 @@
+"""Before any fit: settings in; the record of the cohort's check out, or a refusal."""
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from medfuse.errors import CohortError
+from medfuse.leaks.check import CheckRequest, check_cohort
+from medfuse.leaks.progress import reading_progress
+from medfuse.leaks.report import LeakRecord, summarise_report
+from medfuse.training.settings import TrainSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_before(settings: TrainSettings, out: Path, console: Console | None) -> LeakRecord:
+    """Check a cohort before it is trained on; facts about its files are kept beside its features.
+
+    Args:
+        settings: The whole run.
+        out: The run's folder; it need not be there yet.
+        console: Where progress and the verdict are shown; nowhere without one.
+
+    Returns:
+        What a checkpoint made of this cohort keeps of the check.
+
+    Raises:
+        CohortError: The table cannot be read; or a check fails, and settings say to refuse.
+    """
+    mode = settings.check.mode
+    if mode == "off":
+        return LeakRecord(mode="off")
+    request = CheckRequest(settings.cohort, settings.tasks, settings.prepare, settings.check)
+    folder = settings.features.cache or out.parent / "features"
+    workers = settings.features.workers
+    if console is None:
+        report = check_cohort(request, workers=workers, folder=folder)
+    else:
+        with reading_progress(console, "Checking the cohort") as advance:
+            report = check_cohort(request, workers=workers, advance=advance, folder=folder)
+    if not report.failed:
+        return summarise_report(report, "refuse")
+    kinds = ", ".join(report.failed)
+    if mode == "refuse":
+        raise CohortError(
+            f"{settings.cohort.table.name}: the cohort gives labels away by {kinds}; look with "
+            "`medfuse check-cohort`, which can also fix it, or train all the same with "
+            "--override-check, which is recorded"
+        )
+    _LOG.warning("the cohort gives labels away by %s; trained all the same", kinds)
+    if console is not None:
+        console.print(f"The cohort gives labels away by {kinds}; the checkpoint will say so.")
+    return summarise_report(report, "record")
