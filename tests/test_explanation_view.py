@@ -3,9 +3,12 @@
 import base64
 import html
 import io
+import json
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +30,12 @@ from medfuse_serving.explanation_view import (
     make_view,
     note_html,
     progress_html,
+    shelve_maps,
     summary_html,
     voice_html,
 )
 from medfuse_serving.predictor import Predictor
-from medfuse_serving.rendering import render_frames
+from medfuse_serving.shelves import Shelves
 from tests.hand_bundle import SETTINGS, make_study
 from tests.hand_network import MIXED, HandNetwork
 
@@ -58,6 +62,14 @@ def look_again(explained: Explained, explanation: Explanation) -> View:
 def visible(text: str) -> str:
     """What a reader sees of HTML, colour aside."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def read_map(view: View) -> tuple[dict[str, Any], np.ndarray]:
+    """Take the first frame's map from its shelf, as the browser does."""
+    piece = shelve_maps(view, Shelves()).make(0)
+    (length,) = struct.unpack("<I", piece[:4])
+    png = io.BytesIO(piece[4 + length :])
+    return json.loads(piece[4 : 4 + length]), np.asarray(Image.open(png))
 
 
 def pictures(text: str) -> list[np.ndarray]:
@@ -99,23 +111,23 @@ def test_a_failed_badge_shows_why_and_no_map(explained: Explained, view: View) -
     assert "FAILED: agreement. The families disagree." in visible(text)
     assert "mf-mapped" not in text
     assert "mf-mapped" in summary_html(view.record)
-    (frame,) = render_frames(STUDY.images, SETTINGS)
-    assert image_html(withheld, frame, 0) == ""
+    maps = shelve_maps(withheld, Shelves())
+    assert maps.count == 0
+    assert image_html(withheld, maps) == ""
     assert note_html(withheld) == voice_html(withheld, STUDY.voice or b"", SETTINGS) == ""
 
 
 def test_the_map_lies_over_the_frame_s_own_pixels(view: View) -> None:
-    (frame,) = render_frames(STUDY.images, SETTINGS)
-    text = image_html(view, frame, 0)
-    base, overlay = pictures(text)
-    assert base.shape == (48, 64)
+    header, overlay = read_map(view)
     assert overlay.shape == (48, 64, 4)
     # The brighter the ramp, the more it says.
     opacity = overlay[24, :, 3].astype(int)
     assert (np.diff(opacity[4:-8]) >= 0).all()
-    assert opacity.max() <= round(255 * OPACITY)
+    assert opacity.max() <= round(255 * OPACITY) == round(header["full"])
     scale = view.scale.parts[Modality.IMAGE]
-    assert f"Colour is full from {scale.full:.2g} logits per pixel" in visible(text)
+    assert f"Colour is full from {scale.full:.2g} logits per pixel" in visible(
+        image_html(view, shelve_maps(view, Shelves()))
+    )
 
 
 def test_an_outlined_area_has_its_number_and_its_kind_of_line(
@@ -127,8 +139,7 @@ def test_an_outlined_area_has_its_number_and_its_kind_of_line(
     values[0, 8:24, 2:12], values[0, 8:24, 20:30] = full, -full
     own = replace(attribution, values={Modality.IMAGE: values})
     marked = look_again(explained, replace(explained.explanation, attribution=own))
-    (frame,) = render_frames(STUDY.images, SETTINGS)
-    text = image_html(marked, frame, 0)
+    text = read_map(marked)[0]["marks"]
     assert len(re.findall(r'<path class="mf-solid"', text)) == 1
     assert len(re.findall(r'<path class="mf-dashed"', text)) == 1
     numbers = re.findall(r'<text class="mf-number" x="(.*?)" [^>]*>(.*?)</text>', text)
@@ -182,10 +193,8 @@ def test_the_most_probable_finding_is_offered_first(hand_bundle: Path) -> None:
 def test_a_frame_of_several_says_how_much_of_the_attention_it_has(
     explained: Explained, view: View
 ) -> None:
-    (frame,) = render_frames(STUDY.images, SETTINGS)
     assert view.record.frame_attention == (1.0,)  # the only one
-    assert "attention" not in visible(image_html(view, frame, 0))
+    assert read_map(view)[0]["said"] == ""
     shared = replace(explained.explanation, frame_attention=(0.38, 0.62))
-    assert "gives this frame 38% of its attention" in visible(
-        image_html(look_again(explained, shared), frame, 0)
-    )
+    header, _ = read_map(look_again(explained, shared))
+    assert "gives this frame 38% of its attention" in header["said"]

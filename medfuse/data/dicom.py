@@ -243,6 +243,35 @@ def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limi
         DicomError: A file is not an image that can be shown, or is damaged.
         LimitError: A file or the study declares more than a limit allows.
     """
+    ordered = _order_frames(images, settings, limits)
+    kept = min(settings.frames, len(ordered))
+    # The middle of each of `kept` equal parts, so one frame of a stack is its middle one.
+    chosen = [ordered[(2 * i + 1) * len(ordered) // (2 * kept)] for i in range(kept)]
+    decoded = sum(frame_bytes for _, frame_bytes in chosen)
+    if decoded > limits.decoded_bytes:
+        raise LimitError(
+            f"a study's chosen frames would be {decoded} bytes; "
+            f"at most {limits.decoded_bytes} are accepted"
+        )
+    return FrameChoice(tuple(source for source, _ in chosen), len(ordered))
+
+
+def list_frames(
+    images: Sequence[bytes], settings: ImageSettings, limits: Limits
+) -> tuple[FrameSource, ...]:
+    """Put all of a study's frames in the order of `choose_frames`, to be decoded one by one.
+
+    Raises:
+        DicomError: A file is not an image that can be shown, or is damaged.
+        LimitError: A file or the study declares more than a limit allows.
+    """
+    return tuple(source for source, _ in _order_frames(images, settings, limits))
+
+
+def _order_frames(
+    images: Sequence[bytes], settings: ImageSettings, limits: Limits
+) -> list[tuple[FrameSource, int]]:
+    """Put all frames in order, each with the bytes that it takes decoded."""
     if len(images) > limits.instances:
         raise LimitError(
             f"a study has {len(images)} files; at most {limits.instances} are accepted"
@@ -261,17 +290,7 @@ def choose_frames(images: Sequence[bytes], settings: ImageSettings, limits: Limi
             for frame in range(layout.frames):
                 place = read_place(header.ds, instance, frame)
                 found.append((place, FrameSource(instance, frame, header), layout.frame_bytes))
-    ordered = [found[index] for index in order_places([place for place, _, _ in found])]
-    kept = min(settings.frames, len(ordered))
-    # The middle of each of `kept` equal parts, so one frame of a stack is its middle one.
-    chosen = [ordered[(2 * i + 1) * len(ordered) // (2 * kept)] for i in range(kept)]
-    decoded = sum(frame_bytes for _, _, frame_bytes in chosen)
-    if decoded > limits.decoded_bytes:
-        raise LimitError(
-            f"a study's chosen frames would be {decoded} bytes; "
-            f"at most {limits.decoded_bytes} are accepted"
-        )
-    return FrameChoice(tuple(source for _, source, _ in chosen), len(ordered))
+    return [found[i][1:] for i in order_places([place for place, _, _ in found])]
 
 
 def decode_frame(
@@ -293,16 +312,29 @@ def decode_frame(
     if header is None:
         image = read_picture(images[source.instance], limits)
         return NativeFrame(image, source.instance, 0, None)
+    ds, stored = decode_stored(source, limits)
+    with refuse_faults("a DICOM frame's grey values cannot be worked out"):
+        grey = make_grey(stored, ds, source.frame, settings.window)
+        remarks = grey.remarks
+        if str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+            remarks = (*remarks, "burned-in-annotation")
+        spacing_mm = read_spacing(ds, source.frame)
+    return NativeFrame(grey.values, source.instance, source.frame, spacing_mm, remarks)
+
+
+def decode_stored(source: FrameSource, limits: Limits) -> tuple[pydicom.Dataset, StoredPixels]:
+    """Decode the stored values of a DICOM file's frame, and give its header with them.
+
+    Raises:
+        DicomError: The frame is damaged or its encoding is not supported, or it is a picture's.
+        LimitError: Its encoding is cut into more pieces than a limit allows.
+    """
+    header = source.header
+    if header is None:
+        raise DicomError("a picture has no stored DICOM values")
     name = header.ds.file_meta.TransferSyntaxUID.name
     with refuse_faults(f"a DICOM frame in {name} cannot be decoded"):
-        stored = _decode_pixels(header, source.frame, limits)
-    with refuse_faults("a DICOM frame's grey values cannot be worked out"):
-        grey = make_grey(stored, header.ds, source.frame, settings.window)
-        remarks = grey.remarks
-        if str(header.ds.get("BurnedInAnnotation") or "").strip().upper() == "YES":
-            remarks = (*remarks, "burned-in-annotation")
-        spacing_mm = _read_spacing(header.ds, source.frame)
-    return NativeFrame(grey.values, source.instance, source.frame, spacing_mm, remarks)
+        return header.ds, _decode_pixels(header, source.frame, limits)
 
 
 def read_header(data: bytes, limits: Limits) -> pydicom.Dataset:
@@ -495,8 +527,8 @@ def _find_picture(
     return place_picture(instance), FrameSource(instance, 0, None), 4 * rows * columns
 
 
-def _read_spacing(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
-    """Read row and column spacing: in the patient, or else at the detector (PS3.3 10.7.1.3)."""
+def read_spacing(ds: pydicom.Dataset, frame: int) -> tuple[float, float] | None:
+    """Read row and column spacing in mm, in the patient or at the detector (PS3.3 10.7.1.3)."""
     group = functional_group(ds, frame, "PixelMeasuresSequence")
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = read_vector(group if keyword in group else ds, keyword, 2)

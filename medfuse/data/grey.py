@@ -160,12 +160,22 @@ def find_padding(
     empty = np.zeros(values.shape, dtype=bool)
     if values.dtype.kind == "f":
         empty |= ~np.isfinite(values)
+    edges = find_padding_range(ds, values)
+    if edges is None:
+        return empty
+    return empty | ((values >= edges[0]) & (values <= edges[1]))
+
+
+def find_padding_range(
+    ds: Dataset, values: Num[np.ndarray, "rows columns"]
+) -> tuple[float, float] | None:
+    """Give the least and the greatest stored value that is padding; None where nothing is."""
     first = _number(ds, "PixelPaddingValue")
     if first is None:
-        return empty
+        return None
     last = _number(ds, "PixelPaddingRangeLimit")
     edges = [_as_stored(first, values), _as_stored(first if last is None else last, values)]
-    return empty | ((values >= min(edges)) & (values <= max(edges)))
+    return min(edges), max(edges)
 
 
 def apply_modality(
@@ -185,21 +195,32 @@ def apply_modality(
         np.float64 if wide else np.float32
     )
     span = stored.span if 0 < stored.bits_stored <= 8 else None
-    sequence = ds.get("ModalityLUTSequence")
-    if sequence:
-        table = read_table(sequence[0], "LUTDescriptor", "LUTData", stored.signed)
+    slope, intercept, table = read_rescale(ds, frame, stored.signed)
+    if table is not None:
         return look_up(values, table), ((0.0, table.top) if table.bits <= 8 else None)
-    group = functional_group(ds, frame, "PixelValueTransformationSequence")
-    slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
-    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
-    if slope == 0:
-        raise DicomError("RescaleSlope is 0; expected a factor that keeps values apart")
     if (slope, intercept) != (1, 0):
         values = values * slope + intercept
     if span is not None:
         edges = [edge * slope + intercept for edge in span]
         span = (min(edges), max(edges))
     return values, span
+
+
+def read_rescale(ds: Dataset, frame: int, signed: bool) -> tuple[float, float, LookupTable | None]:
+    """Read the modality transform of one frame: slope and intercept, or a table (PS3.3 C.11.1).
+
+    Raises:
+        DicomError: The slope is 0, or it or the intercept is not a number.
+    """
+    sequence = ds.get("ModalityLUTSequence")
+    if sequence:
+        return 1.0, 0.0, read_table(sequence[0], "LUTDescriptor", "LUTData", signed)
+    group = functional_group(ds, frame, "PixelValueTransformationSequence")
+    slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    if slope == 0:
+        raise DicomError("RescaleSlope is 0; expected a factor that keeps values apart")
+    return slope, intercept, None
 
 
 def find_views(ds: Dataset, frame: int) -> list[LookupTable | Window]:

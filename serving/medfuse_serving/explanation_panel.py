@@ -10,7 +10,7 @@ from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
 from medfuse_serving.explainer import Explained, Explainer
 from medfuse_serving.explanation_view import BASELINE_NAMES, METHOD_NAMES, View
-from medfuse_serving.rendering import Frame
+from medfuse_serving.shelves import Shelf
 from medfuse_serving.telling import Shown
 
 if TYPE_CHECKING:
@@ -145,17 +145,16 @@ def show(
     controls: Controls,
     maps: Maps,
     view: View,
+    image_maps: Shelf,
     study: Study,
-    frame: Frame | None,
-    number: int,
 ) -> Shown:
-    """Show an explanation, and the frame with a number from 0."""
+    """Show an explanation, its image's maps from their shelf."""
     prepare = explainer.predictor.bundle.manifest.prepare
     return {
         controls.summary: rendering.card_html(
             "Explanation", explanation_view.summary_html(view.record)
         ),
-        maps.image: explanation_view.image_html(view, frame, number) if frame else "",
+        maps.image: explanation_view.image_html(view, image_maps),
         maps.note: explanation_view.note_html(view),
         maps.voice: explanation_view.voice_html(view, study.voice or b"", prepare),
     }

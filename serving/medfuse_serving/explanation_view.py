@@ -28,9 +28,9 @@ from medfuse.overlay import (
     words_html,
 )
 from medfuse.types import Modality, Prepared
-from medfuse_serving import rendering
+from medfuse_serving import rendering, viewer
 from medfuse_serving.explainer import Explained
-from medfuse_serving.rendering import Frame
+from medfuse_serving.shelves import Shelf, Shelves
 
 METHOD_NAMES = {
     "integrated_gradients": "Integrated gradients",
@@ -101,38 +101,39 @@ def summary_html(record: ExplanationRecord) -> str:
     )
 
 
-def image_html(view: View, frame: Frame, number: int) -> str:
-    """Show a frame, counted from 0, under its map; nothing where there is no map."""
+def shelve_maps(view: View, shelves: Shelves) -> Shelf:
+    """Put the map of each frame that the model read on a shelf; none where there is no map."""
+    values = view.values.get(Modality.IMAGE, ())
+
+    def make(number: int) -> bytes:
+        assert view.prepared.image is not None
+        geometry = view.prepared.image.geometry[number]
+        layer = lay_frame(values[number], geometry, view.scale.parts[Modality.IMAGE])
+        rows, columns = geometry.rows, geometry.columns
+        box = (0.0, 0.0, float(columns), float(rows))
+        marks = _marks(layer, box, size=max(rows, columns) / 30)
+        return viewer.pack_map(layer, marks, _say_attention(view, number))
+
+    return shelves.put(len(values), make)
+
+
+def image_html(view: View, maps: Shelf) -> str:
+    """Lay the maps over the viewer's frames, with their legend; nothing where there is no map."""
     if Modality.IMAGE not in view.values:
         return ""
-    assert view.prepared.image is not None
-    geometry = view.prepared.image.geometry[number]
     scale = view.scale.parts[Modality.IMAGE]
-    layer = lay_frame(view.values[Modality.IMAGE][number], geometry, scale)
-    rows, columns = geometry.rows, geometry.columns
-    box = (0.0, 0.0, float(columns), float(rows))
-    marks = _marks(layer, box, size=max(rows, columns) / 30)
-    body = (
-        '<figure class="mf-frame mf-map"><input type="checkbox" id="mf-native-map">'
-        '<div class="mf-screen"><div class="mf-stack">'
-        f'<img alt="Image of the study" src="{rendering.data_url("image/png", frame.png)}">'
-        f'<img alt="What spoke for and against, over the image" class="mf-overlay" '
-        f'src="{_picture(layer.colours)}">'
-        f'<svg class="mf-overlay" viewBox="0 0 {columns} {rows}" role="img" '
-        f'aria-label="Outlined areas and their numbers">{marks}</svg></div></div>'
-        f'<figcaption><label for="mf-native-map">Native size</label> {escape_text(frame.caption)}. '
-        f"8-bit grey for display, not for diagnosis.{_attention_html(view, number)}"
-        f"{_legend_html(scale)}</figcaption></figure>"
+    return (
+        f'<div class="mf-map mf-image-map"><p class="mf-legend"><mf-map data-shelf="{maps.token}">'
+        f"</mf-map></p>{_legend_html(scale)}</div>"
     )
-    return rendering.card_html("Image: what spoke for and against", body)
 
 
-def _attention_html(view: View, number: int) -> str:
+def _say_attention(view: View, number: int) -> str:
     """Say how much of the model's attention a frame has, where it has to share it."""
     shares = view.record.frame_attention
     if len(shares) < 2:
         return ""
-    return f" The model gives this frame {shares[number]:.0%} of its attention to the image."
+    return f"The model gives this frame {shares[number]:.0%} of its attention to the image."
 
 
 def note_html(view: View) -> str:

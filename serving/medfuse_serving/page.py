@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
 
 from medfuse.config import PrepareSettings
 from medfuse.data.note import decode_note
@@ -22,9 +23,9 @@ from medfuse_serving.answer import Answer, to_answer
 from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes, Maps
-from medfuse_serving.explanation_view import View
-from medfuse_serving.rendering import Frame
+from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.telling import Shown, tell_in, tell_steps_in
+from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
 
 if TYPE_CHECKING:
     import gradio
@@ -45,27 +46,28 @@ IDLE_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What one user has laid out, with the frames already rendered.
+    """What one user has laid out.
 
     Attributes:
         note_text: The note as put into the text box; while it is unchanged there, the study's own
             bytes are sent, so that their encoding is reported.
+        frames: Its images' frames, for the viewer; None where there are none.
         problem: Why the images can't be shown.
-        view: Why the study is answered so, once that was asked.
+        maps: What spoke for and against in the image, once that was asked.
         dictated: What the note was written down from; None once it was changed by hand.
     """
 
     study: Study = field(default_factory=Study)
     note_text: str = ""
-    frames: tuple[Frame, ...] = ()
+    frames: Frames | None = None
     problem: str = ""
-    view: View | None = None
+    maps: Shelf | None = None
     dictated: Transcript | None = None
 
 
-def lay_out(study: Study, settings: PrepareSettings) -> Desk:
+def lay_out(study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
     """Make a desk of a study; a part that can't be read is said so where it would be shown."""
-    desk = lay_images(Desk(study=study), study.images, settings)
+    desk = lay_images(Desk(study=study), study.images, settings, shelves)
     if study.note is not None:
         try:
             text = decode_note(study.note, settings.limits, settings.note.legacy_encoding)
@@ -75,8 +77,10 @@ def lay_out(study: Study, settings: PrepareSettings) -> Desk:
     return desk
 
 
-def lay_images(desk: Desk, images: tuple[bytes, ...], settings: PrepareSettings) -> Desk:
-    """Replace a desk's images and render their frames.
+def lay_images(
+    desk: Desk, images: tuple[bytes, ...], settings: PrepareSettings, shelves: Shelves
+) -> Desk:
+    """Replace a desk's images and put their frames on a shelf.
 
     Raises:
         LimitError: There are too many to keep; the desk stays as it is.
@@ -88,11 +92,11 @@ def lay_images(desk: Desk, images: tuple[bytes, ...], settings: PrepareSettings)
             "them and give fewer, or use the command line"
         )
     study = replace(desk.study, images=images)
-    desk = replace(desk, study=study, view=None)
+    desk = replace(desk, study=study, maps=None)
     try:
-        frames = rendering.render_frames(images, settings) if images else ()
+        frames = shelve_frames(images, settings, shelves) if images else None
     except InputError as error:
-        return replace(desk, frames=(), problem=str(error))
+        return replace(desk, frames=None, problem=str(error))
     return replace(desk, frames=frames, problem="")
 
 
@@ -102,7 +106,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
-    return replace(desk, study=study, note_text=text, view=None, dictated=None)
+    return replace(desk, study=study, note_text=text, maps=None, dictated=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -118,14 +122,14 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
     return replace(edit_note(desk, said.text), dictated=said)
 
 
-def show_image(desk: Desk, number: int) -> str:
-    """Show the frame with a number from 1, or why there is none."""
+def show_image(desk: Desk) -> str:
+    """Show the image in the viewer, or why there is none."""
     if desk.problem:
         body = rendering.problem_html(desk.problem)
-    elif not desk.frames:
+    elif desk.frames is None:
         body = rendering.empty_html(NO_IMAGE)
     else:
-        body = rendering.frame_html(desk.frames[min(max(number, 1), len(desk.frames)) - 1])
+        body = viewer_html(desk.frames)
     return rendering.card_html("Image", body)
 
 
@@ -189,11 +193,16 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
 
     system = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
     mono = ("ui-monospace", "Consolas", "monospace")
+    shelves = Shelves()
+    shelves.mount(app)
+    web = str(files("medfuse_serving").joinpath("web"))
+    app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
-        build_page(explainer, examples),
+        build_page(explainer, examples, shelves),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
+        head='<script type="module" src="web/viewer.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"),
@@ -208,7 +217,9 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
     return mounted
 
 
-def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.Blocks":
+def build_page(
+    explainer: Explainer, examples: Sequence[StudyFiles], shelves: Shelves
+) -> "gradio.Blocks":
     """Lay out the page and connect its parts."""
     import gradio as gr
 
@@ -267,9 +278,8 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
                 # Each kind of evidence has two places; page.css shows the map where there is one.
                 with gr.Row():
                     with gr.Column(min_width=320, elem_classes="mf-evidence"):
-                        image_view = gr.HTML(show_image(Desk(), 1), elem_id="image")
+                        image_view = gr.HTML(show_image(Desk()), elem_id="image")
                         image_map = gr.HTML("", elem_id="image-map")
-                        frame = gr.Slider(1, 2, value=1, step=1, label="Frame", visible=False)
                     with gr.Column(min_width=320):
                         with gr.Column(elem_classes="mf-evidence"):
                             note_view = gr.HTML(show_note(Desk(), settings), elem_id="note")
@@ -281,13 +291,11 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
 
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
-            desk = replace(desk, view=None)
-            count = len(desk.frames)
+            desk = replace(desk, maps=None)
             return {
                 desk_state: desk,
                 note: desk.note_text,
-                frame: gr.Slider(maximum=max(count, 2), value=1, visible=count > 1),
-                image_view: show_image(desk, 1),
+                image_view: show_image(desk),
                 note_view: show_note(desk, settings),
                 voice_view: show_voice(desk, settings),
                 answer: NO_ANSWER,
@@ -297,25 +305,25 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
         tell_steps = tell_steps_in(controls.summary, show_explanation_refusal)
         desk_state = desk
         explained = [controls.summary, image_map, note_map, voice_map]
-        views = [desk, note, frame, image_view, note_view, voice_view, answer, *explained]
+        views = [desk, note, image_view, note_view, voice_view, answer, *explained]
 
         @tell
         def open_example(index: int | None) -> Shown:
             if index is None:
                 return show(Desk())
-            return show(lay_out(read_study(examples[index], settings.limits), settings))
+            return show(lay_out(read_study(examples[index], settings.limits), settings, shelves))
 
         @tell
         def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
             added = tuple(take_up(path, settings.limits.file_bytes) for path in paths)
-            desk = lay_images(edit_note(desk, text), desk.study.images + added, settings)
+            desk = lay_images(edit_note(desk, text), desk.study.images + added, settings, shelves)
             return show(desk) | {images: None}
 
         @tell
         def open_note(path: str, desk: Desk) -> Shown:
             data = take_up(path, settings.limits.note_bytes + 1)
             study = replace(desk.study, note=data)
-            text = lay_out(Study(note=data), settings).note_text
+            text = lay_out(Study(note=data), settings, shelves).note_text
             return show(replace(desk, study=study, note_text=text))
 
         @tell
@@ -341,19 +349,8 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
             return shown | explanation_panel.clear(controls, maps)
 
         @tell
-        def turn(text: str, desk: Desk, number: float | int) -> Shown:
-            view = edit_note(desk, text).view
-            index = int(number) - 1
-            return {
-                image_view: show_image(desk, index + 1),
-                image_map: explanation_view.image_html(view, desk.frames[index], index)
-                if view
-                else "",
-            }
-
-        @tell
         def predict(text: str, desk: Desk) -> Shown:
-            desk = replace(edit_note(desk, text), view=None)
+            desk = replace(edit_note(desk, text), maps=None)
             (prediction,) = predictor.predict([desk.study])
             answered = to_answer(prediction)
             shown: Shown = {
@@ -370,7 +367,6 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
             text: str,
             desk: Desk,
             changes: Changes,
-            number: float | int,
             target: str,
             method: str,
             baseline: str | None,
@@ -385,10 +381,9 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
                 if isinstance(step, str):
                     yield {controls.summary: step}
                     continue
-                index = int(number) - 1
-                frame = desk.frames[index] if desk.frames else None
-                yield {desk_state: replace(desk, view=step)} | explanation_panel.show(
-                    explainer, controls, maps, step, desk.study, frame, index
+                shelf = explanation_view.shelve_maps(step, shelves)
+                yield {desk_state: replace(desk, maps=shelf)} | explanation_panel.show(
+                    explainer, controls, maps, step, shelf, desk.study
                 )
             if changed():  # what was sent meanwhile may lie over what took its place
                 yield explanation_panel.clear(controls, maps)
@@ -411,7 +406,7 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
         unqueued = quiet | {"queue": False}
         controls.ask.click(
             explain,
-            [note, desk, changes, frame, *controls.choices],
+            [note, desk, changes, *controls.choices],
             [desk, *explained],
             concurrency_limit=2,
             api_visibility="private",
@@ -439,7 +434,6 @@ def build_page(explainer: Explainer, examples: Sequence[StudyFiles]) -> "gradio.
         note.input(None, None, emptied, js=f"() => {cleared}", **unseen)
         note.input(changing(retype), changes, emptied, **(unseen | {"queue": False}))
         note.blur(retype_note, [note, desk], [desk, note_view, *explained], **unqueued)
-        frame.input(turn, [note, desk, frame], [image_view, image_map], **unqueued)
         ask.click(
             changing(predict),
             [changes, note, desk],

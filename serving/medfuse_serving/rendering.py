@@ -1,20 +1,17 @@
-"""A study and its answer in, HTML for the page out; every text escaped, every pixel lossless."""
+"""A study's note, recording and answer in, HTML for the page out; every text escaped."""
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
 from html import escape
 from itertools import pairwise
 
 import numpy as np
 import soundfile
-from jaxtyping import Float, Float32, UInt8
-from PIL import Image
+from jaxtyping import Float
 
 from medfuse.bundle import NOTICE
-from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, PrepareSettings, TaskKind
-from medfuse.data.dicom import choose_frames, decode_frame
+from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, TaskKind
 from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
 from medfuse.dictation.record import Transcript
@@ -37,60 +34,35 @@ from medfuse_serving.answer import (
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
 
+WORDS = {
+    "viewer": "image viewer",
+    "keys": "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
+    "zoom; Page Up and Page Down turn frames; 1 to 9 choose a preset; I inverts, R resets, "
+    "M measures: arrows move an end of the line, Enter fixes it.",
+    "tools": "Tools of the image viewer",
+    "window": "Window",
+    "pan": "Move",
+    "measure": "Measure",
+    "preset": "Preset",
+    "level": "Level",
+    "width": "Width",
+    "invert": "Invert",
+    "zoom": "zoom",
+    "zoom-in": "Zoom in",
+    "zoom-out": "Zoom out",
+    "native": "One pixel of the screen for one of the image",
+    "reset": "Reset",
+    "frame": "Frame",
+    "opacity": "Opacity of the map",
+    "threshold": "Hide what is weaker than",
+    "pixels": "pixels",
+    "screen": "True pixel values in 256 greys; this page does not calibrate the monitor: not for "
+    "diagnosis.",
+}
+"""What the page's own elements say, by the names that the files in `web` use."""
+
 FAINT = 0.02
 """A recording whose peaks stay below this is drawn as faint as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as the page shows it.
-
-    Attributes:
-        png: The windowed image as 8-bit greyscale, lossless.
-        caption: Size and spacing.
-    """
-
-    png: bytes
-    caption: str
-
-
-def to_display(image: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Give an image in [0, 1] the nearest of a screen's 256 grey values."""
-    grey: UInt8[np.ndarray, "h w"] = np.rint(image * 255).astype(np.uint8)
-    return grey
-
-
-def render_frames(images: Sequence[bytes], settings: PrepareSettings) -> tuple[Frame, ...]:
-    """Decode the frames that the model reads, at native size.
-
-    Raises:
-        InputError: They can't be decoded.
-    """
-    frames = []
-    choice = choose_frames(images, settings.image, settings.limits)
-    for number, source in enumerate(choice.sources, start=1):
-        native = decode_frame(images, source, settings.image, settings.limits)
-        rows, columns = native.image.shape
-        caption = f"{columns} \N{MULTIPLICATION SIGN} {rows} pixels"
-        if native.spacing_mm:
-            caption += f" of {native.spacing_mm[0]:.3g} mm"
-        if len(choice.sources) > 1:
-            caption = f"Frame {number} of {len(choice.sources)} that are read · {caption}"
-        png = io.BytesIO()
-        Image.fromarray(to_display(native.image)).save(png, format="PNG", compress_level=1)
-        frames.append(Frame(png.getvalue(), caption))
-    return tuple(frames)
-
-
-def frame_html(frame: Frame) -> str:
-    """Show one frame, fitted to the page, with a switch to its native size."""
-    source = data_url("image/png", frame.png)
-    return (
-        '<figure class="mf-frame"><input type="checkbox" id="mf-native">'
-        f'<div class="mf-screen"><img alt="Image of the study" src="{source}"></div>'
-        f'<figcaption><label for="mf-native">Native size</label> {escape(frame.caption)}. '
-        "8-bit grey for display, not for diagnosis.</figcaption></figure>"
-    )
 
 
 def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
@@ -199,7 +171,8 @@ def empty_html(message: str) -> str:
 def header_html() -> str:
     """Name the page, with the notice."""
     notice = f'<p role="note">{escape_text(NOTICE)}</p>'
-    return f'<header class="mf-header"><h1>medfuse</h1>{notice}</header>'
+    words = escape_text(json.dumps(WORDS))
+    return f'<header class="mf-header" data-words="{words}"><h1>medfuse</h1>{notice}</header>'
 
 
 def _task_html(task: TaskAnswer, answer: Answer) -> str:

@@ -1,0 +1,176 @@
+"""One frame of a study in; its stored values, and how a viewer makes greys of them, out.
+
+A viewer must window true values, so nothing is rounded here: values are as stored, and beside them
+stands what turns them into modality values and greys (PS3.3 C.11). `medfuse.data.grey` does the
+same for the model, with the one window that it reads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Shaped
+from pydicom import Dataset
+
+from medfuse.config import ImageSettings, Limits
+from medfuse.data.dicom import FrameSource, decode_frame, decode_stored, read_spacing
+from medfuse.data.dicom_bounds import refuse_faults
+from medfuse.data.grey import (
+    MONOCHROME,
+    LookupTable,
+    StoredPixels,
+    Window,
+    apply_modality,
+    find_padding,
+    find_padding_range,
+    find_views,
+    measure_span,
+    read_rescale,
+)
+
+NARROW = ("uint8", "int8", "uint16", "int16")
+"""Types whose every value a viewer can look up."""
+
+PRESETS = (
+    ("Lung", -600.0, 1500.0),
+    ("Mediastinum", 40.0, 400.0),
+    ("Bone", 400.0, 1800.0),
+    ("Brain", 40.0, 80.0),
+    ("Liver", 60.0, 160.0),
+)
+"""Usual windows of computed tomography in Hounsfield units: name, centre, width."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A VOI LUT or window by its name."""
+
+    name: str
+    transform: LookupTable | Window
+
+
+@dataclass(frozen=True, slots=True)
+class ViewingFrame:
+    """A frame's values and what makes greys of them.
+
+    Attributes:
+        values: As stored, little endian: one of `NARROW`; or float32 modality values, NaN for
+            padding, where the stored ones have more than 16 bits. Colour is its 8-bit luminance.
+        slope: Of the modality transform, where there is no ``table``.
+        intercept: Likewise.
+        table: The modality LUT.
+        padding: The least and the greatest stored value that shows nothing.
+        inverted: Whether low values are bright (MONOCHROME1).
+        views: What the file offers, numbered, the one that the model reads first; then the usual
+            windows of its modality.
+        unit: Of modality values, such as ``HU``; empty where not known.
+        spacing_mm: Distance of rows and of columns where the header gives it.
+    """
+
+    values: Shaped[np.ndarray, "rows columns"]
+    slope: float
+    intercept: float
+    table: LookupTable | None
+    padding: tuple[float, float] | None
+    inverted: bool
+    views: tuple[View, ...]
+    unit: str
+    spacing_mm: tuple[float, float] | None
+
+
+def read_viewing(
+    images: Sequence[bytes], source: FrameSource, settings: ImageSettings, limits: Limits
+) -> ViewingFrame:
+    """Decode one frame for a viewer.
+
+    Args:
+        images: The files that the frame was found in.
+        source: Which frame.
+        settings: Which window the model reads.
+        limits: What an encoded frame's own header may state.
+
+    Raises:
+        DicomError: The frame is damaged or its encoding is not supported.
+        LimitError: Its encoding is cut into more pieces than a limit allows.
+    """
+    if source.header is None:
+        return _take_grey(images, source, settings, limits)
+    ds, stored = decode_stored(source, limits)
+    if stored.photometric not in MONOCHROME:
+        return _take_grey(images, source, settings, limits)
+    with refuse_faults("a DICOM frame's grey values cannot be worked out"):
+        return _take_stored(stored, ds, source.frame, settings.window)
+
+
+def _take_stored(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> ViewingFrame:
+    slope, intercept, table = read_rescale(ds, frame, stored.signed)
+    padding = find_padding_range(ds, stored.values)
+    views = _name_views(stored, ds, frame, window)
+    values = stored.values
+    if values.dtype.name not in NARROW:
+        modality, _ = apply_modality(stored, ds, frame)
+        values = modality.astype(np.float32)
+        values[find_padding(stored.values, ds)] = np.nan
+        slope, intercept, table, padding = 1.0, 0.0, None, None
+    return ViewingFrame(
+        values=np.ascontiguousarray(values, values.dtype.newbyteorder("<")),
+        slope=slope,
+        intercept=intercept,
+        table=table,
+        padding=padding,
+        inverted=stored.photometric == "MONOCHROME1",
+        views=views,
+        unit="HU" if _in_hounsfield(ds) else "",
+        spacing_mm=read_spacing(ds, frame),
+    )
+
+
+def _name_views(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> tuple[View, ...]:
+    """Name what the file offers, the one that the model reads first; never nothing."""
+    found = []
+    for number, transform in enumerate(find_views(ds, frame), start=1):
+        kind = "Table" if isinstance(transform, LookupTable) else "Window"
+        found.append(View(f"{kind} {number}", transform))
+    if found:
+        read = found.pop(window if window < len(found) else 0)
+        found.insert(0, read)
+    else:
+        values, span = apply_modality(stored, ds, frame)
+        low, high = span or measure_span(values, find_padding(stored.values, ds))
+        found.append(View("Full range", _span_window(low, high)))
+    if _in_hounsfield(ds):
+        found += [View(name, Window(center, width)) for name, center, width in PRESETS]
+    return tuple(found)
+
+
+def _take_grey(
+    images: Sequence[bytes], source: FrameSource, settings: ImageSettings, limits: Limits
+) -> ViewingFrame:
+    """Take the grey that the model reads, for what has no window of its own."""
+    native = decode_frame(images, source, settings, limits)
+    return ViewingFrame(
+        values=np.rint(native.image * 255).astype(np.uint8),
+        slope=1.0,
+        intercept=0.0,
+        table=None,
+        padding=None,
+        inverted=False,
+        views=(View("Full range", _span_window(0.0, 255.0)),),
+        unit="",
+        spacing_mm=native.spacing_mm,
+    )
+
+
+def _span_window(low: float, high: float) -> Window:
+    """Give the window from ``low`` to ``high``; everything is black where they are equal."""
+    if not high > low:
+        return Window(low + 0.5, 1.0, "LINEAR_EXACT")
+    return Window((low + high) / 2, high - low, "LINEAR_EXACT")
+
+
+def _in_hounsfield(ds: Dataset) -> bool:
+    """Say whether values are Hounsfield units: those of CT, unless the header says otherwise."""
+    return (
+        str(ds.get("Modality") or "").strip() == "CT"
+        and str(ds.get("RescaleType") or "HU").strip() == "HU"
+    )

@@ -1,0 +1,131 @@
+"""A study's images in, what the page's viewer shows of them out: true pixels, and maps over them.
+
+Each piece is a JSON header, after its length as a little-endian 32-bit number, and then bytes: a
+frame's stored pixels, or a map's colours as a lossless PNG. `web/viewer.js` makes greys of them.
+"""
+
+import io
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from medfuse.config import PrepareSettings
+from medfuse.data.dicom import FrameSource, choose_frames, list_frames
+from medfuse.data.grey import LookupTable
+from medfuse.data.viewing import View, ViewingFrame, read_viewing
+from medfuse.overlay import OPACITY, Layer
+from medfuse_serving.shelves import Shelf, Shelves
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """A study's frames on a shelf.
+
+    Attributes:
+        shelf: All of them, in order.
+        read: Of each, its number among those that the model reads; None where it does not.
+    """
+
+    shelf: Shelf
+    read: tuple[int | None, ...]
+
+
+def shelve_frames(images: Sequence[bytes], settings: PrepareSettings, shelves: Shelves) -> Frames:
+    """Put a study's frames on a shelf; each is decoded when it is asked for.
+
+    Raises:
+        DicomError: A file is not an image that can be shown, or is damaged.
+        LimitError: A file or the study declares more than a limit allows.
+    """
+    sources = list_frames(images, settings.image, settings.limits)
+    chosen = [_place(s) for s in choose_frames(images, settings.image, settings.limits).sources]
+    numbers = {place: i for i, place in enumerate(chosen)}
+    read = tuple(numbers.get(_place(source)) for source in sources)
+
+    def make(number: int) -> bytes:
+        frame = read_viewing(images, sources[number], settings.image, settings.limits)
+        return pack_frame(frame, describe_frame(frame, number, read))
+
+    return Frames(shelves.put(len(sources), make), read)
+
+
+def describe_frame(frame: ViewingFrame, number: int, read: Sequence[int | None]) -> str:
+    """Say which frame it is, its size, and whether the model reads it."""
+    rows, columns = frame.values.shape
+    caption = f"{columns} \N{MULTIPLICATION SIGN} {rows} pixels"
+    if frame.spacing_mm:
+        caption += f" of {frame.spacing_mm[0]:.3g} mm"
+    if len(read) == 1:
+        return caption
+    skipped = "" if read[number] is not None else ", not read by the model"
+    return f"Frame {number + 1} of {len(read)}{skipped} \N{MIDDLE DOT} {caption}"
+
+
+def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
+    """Write a frame as one piece."""
+    rows, columns = frame.values.shape
+    header = {
+        "rows": rows,
+        "columns": columns,
+        "type": frame.values.dtype.name,
+        "slope": frame.slope,
+        "intercept": frame.intercept,
+        "table": None if frame.table is None else _write_table(frame.table),
+        "padding": frame.padding,
+        "inverted": frame.inverted,
+        "views": [_write_view(view) for view in frame.views],
+        "unit": frame.unit,
+        "spacing": frame.spacing_mm,
+        "caption": caption,
+    }
+    return pack(header, frame.values.tobytes())
+
+
+def pack_map(layer: Layer, marks: str, said: str) -> bytes:
+    """Write a map over a frame as one piece.
+
+    Args:
+        layer: Over the frame, in its native pixels.
+        marks: Its outlines and numbers as the inside of an SVG as large as the frame.
+        said: What the reader should know of this frame's map.
+    """
+    png = io.BytesIO()
+    Image.fromarray(layer.colours).save(png, format="PNG", compress_level=1)
+    return pack({"marks": marks, "full": 255 * OPACITY, "said": said}, png.getvalue())
+
+
+def pack(header: dict[str, object], body: bytes) -> bytes:
+    """Write a piece."""
+    # Spaces bring the body to a multiple of 8, which typed arrays need.
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-(4 + len(text)) % 8)
+    return struct.pack("<I", len(text)) + text + body
+
+
+def viewer_html(frames: Frames) -> str:
+    """Show a study's frames in the viewer."""
+    read = json.dumps(frames.read)
+    return f'<mf-viewer data-shelf="{frames.shelf.token}" data-read="{read}"></mf-viewer>'
+
+
+def _write_view(view: View) -> dict[str, object]:
+    transform = view.transform
+    if isinstance(transform, LookupTable):
+        return {"name": view.name, **_write_table(transform)}
+    return {
+        "name": view.name,
+        "center": transform.center,
+        "width": transform.width,
+        "function": transform.function,
+    }
+
+
+def _write_table(table: LookupTable) -> dict[str, object]:
+    return {"first": table.first, "top": table.top, "entries": table.entries.tolist()}
+
+
+def _place(source: FrameSource) -> tuple[int, int]:
+    return source.instance, source.frame

@@ -1,0 +1,18 @@
+// What the page's elements share: how a piece is fetched from its shelf, and the words they show.
+
+/** Fetch a piece: its header, and the bytes after it. */
+export async function fetchPiece(shelf, number) {
+  const response = await fetch(new URL(`../shelves/${shelf}/${number}`, import.meta.url));
+  if (!response.ok) throw new Error((await response.json()).message);
+  const buffer = await response.arrayBuffer();
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  return { header, body: new Uint8Array(buffer, 4 + length) };
+}
+
+/** Give a word of the page's language, escaped for HTML. */
+export function text(element, id) {
+  const words = JSON.parse(document.querySelector("[data-words]")?.dataset.words ?? "{}");
+  const word = words[id] ?? id;
+  return word.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+}
