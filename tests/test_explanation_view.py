@@ -108,6 +108,9 @@ def test_a_failed_badge_shows_why_and_no_map(explained: Explained, view: View) -
     withheld = look_again(explained, replace(explained.explanation, badge=badge))
     text = summary_html(withheld.record)
     assert "Maps withheld: 1 of 4 checks failed" in visible(text)
+    assert "Refer to a human." in visible(text)
+    assert "Shapley" not in text  # the shares add up to the score
+    assert "logits" not in visible(text)
     assert "FAILED: agreement. The families disagree." in visible(text)
     assert "mf-mapped" not in text
     assert "mf-mapped" in summary_html(view.record)

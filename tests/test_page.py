@@ -305,6 +305,12 @@ def expect_blank(place: Locator) -> None:
     expect(place).to_have_text(re.compile(r"^\s*$"), use_inner_text=True)
 
 
+def choose_brightness(page: Page) -> None:
+    """Choose the finding whose explanation holds."""
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: brightness").click()
+
+
 def ask_why(page: Page) -> None:
     page.get_by_role("button", name="Explain this answer").click()
 
@@ -329,8 +335,7 @@ def test_nothing_is_explained_until_it_is_asked(page: Page, steady: HandNetwork)
 
 def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
     open_example(page)
-    page.get_by_label("Finding to explain").click()
-    page.get_by_role("option", name="findings: brightness").click()
+    choose_brightness(page)
     page.get_by_role("button", name="Explain this answer").press("Enter")
     summary = page.locator("#explanation")
     expect(summary).to_contain_text("Reliable: all 4 checks passed")
@@ -368,6 +373,7 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
     open_example(page)
+    choose_brightness(page)
     page.get_by_text("Advanced").click()
     page.get_by_label("Show how far the shares move").check()
     ask_why(page)
@@ -384,7 +390,13 @@ def test_maps_that_could_mislead_are_withheld_and_the_reason_is_shown(
     summary = page.locator("#explanation")
     expect(summary).to_contain_text("Maps withheld")
     expect(summary).to_contain_text("FAILED: completeness. The map accounts for the output but for")
-    expect(page.get_by_role("table", name="Shares")).to_be_visible()
+    expect(summary).to_contain_text("Refer to a human.")
+    # Neither the score nor what adds up to it is shown any more; the other finding's score is.
+    expect(page.get_by_role("table", name="Shares")).to_have_count(0)
+    rows = page.locator("#answer .mf-bar")
+    expect(rows.filter(has_text="wordiness")).to_contain_text("Refer to a human.")
+    expect(rows.filter(has_text="wordiness")).not_to_contain_text("%")
+    expect(rows.filter(has_text="brightness")).to_contain_text("%")
     expect(page.locator(".mf-map")).to_have_count(0)
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     expect(page.get_by_label("Show what spoke for and against")).to_be_hidden()
@@ -406,6 +418,7 @@ def test_an_explanation_under_way_ends_when_the_study_changes(
     page: Page, steady: HandNetwork
 ) -> None:
     open_example(page)
+    choose_brightness(page)
     begun = steady.asked
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
@@ -435,8 +448,7 @@ def test_each_view_has_its_own_map(page: Page) -> None:
     expect(page.locator("#image")).to_contain_text("Frame 1 of 2")
     predict(page)
     expect(page.locator("#answer")).to_contain_text("%")
-    page.get_by_label("Finding to explain").click()
-    page.get_by_role("option", name="findings: brightness").click()
+    choose_brightness(page)
     ask_why(page)
     overlay = page.locator("#image .mf-heat")
     expect(overlay).to_be_visible()

@@ -254,6 +254,22 @@ def describe_novelty(answer: Answer) -> list[str]:
     ]
 
 
+def find_novel(task: TaskAnswer, answer: Answer) -> tuple[Modality, ...]:
+    """Tell which modalities that an answer rests on are unlike the training studies."""
+    return tuple(m for m in task.used if m in answer.novelty and answer.novelty[m].novel)
+
+
+def describe_referral(novel: Sequence[Modality]) -> str:
+    """Say why a score is not shown to a reader, and what to do next."""
+    what = " and ".join(m.value for m in novel)
+    them, are = ("it", "is") if len(novel) == 1 else ("they", "are")
+    return (
+        f"The {what} {are} unlike those that the model was trained on, so its score could mislead "
+        f"and is not shown. Check that {them} {are} of the right kind and patient, and whole; then "
+        f"read the study without the model, or ask again without the {what}."
+    )
+
+
 def describe_shares(sentence: SentenceAnswer) -> str:
     """Say what a sentence owes to each modality, the most first."""
     owed = sorted(((share, m) for m, share in sentence.shares.items() if share), reverse=True)

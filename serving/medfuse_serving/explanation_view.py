@@ -90,11 +90,18 @@ def progress_html(share: float) -> str:
 
 
 def summary_html(record: ExplanationRecord) -> str:
-    """Show the badge with its checks, each modality's share, and how it was computed."""
+    """Show the badge with its checks, each modality's share, and how it was computed.
+
+    Of a failed badge the shares are left out too, since they add up to the score.
+    """
     finding = record.target.rpartition(".")[2].replace("_", " ")
-    maps = "" if record.withheld else " mf-mapped"
+    if record.withheld:
+        return (
+            f'<div class="mf-answer mf-explanation"><h3>Why {escape_text(finding)}?</h3>'
+            f"{rendering.refer_html(rendering.UNEXPLAINED)}{_badge_html(record)}</div>"
+        )
     return (
-        f'<div class="mf-answer mf-explanation{maps}"><h3>Why {escape_text(finding)}?</h3>'
+        f'<div class="mf-answer mf-explanation mf-mapped"><h3>Why {escape_text(finding)}?</h3>'
         f"{_badge_html(record)}"
         f'<div class="mf-halves"><div>{_shares_html(record)}</div>'
         f"<div>{_interactions_html(record)}</div></div>{_facts_html(record)}</div>"

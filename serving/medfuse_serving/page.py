@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -53,6 +53,8 @@ class Desk:
             bytes are sent, so that their encoding is reported.
         frames: Its images' frames, for the viewer; None where there are none.
         problem: Why the images can't be shown.
+        answer: What the model answers; None before it is asked, and once the study has changed.
+        failed: Targets whose explanation failed its checks.
         maps: What spoke for and against in the image, once that was asked.
         dictated: What the note was written down from; None once it was changed by hand.
     """
@@ -61,6 +63,8 @@ class Desk:
     note_text: str = ""
     frames: Frames | None = None
     problem: str = ""
+    answer: Answer | None = None
+    failed: frozenset[str] = frozenset()
     maps: Shelf | None = None
     dictated: Transcript | None = None
 
@@ -92,7 +96,7 @@ def lay_images(
             "them and give fewer, or use the command line"
         )
     study = replace(desk.study, images=images)
-    desk = replace(desk, study=study, maps=None)
+    desk = _unanswered(replace(desk, study=study))
     try:
         frames = shelve_frames(images, settings, shelves) if images else None
     except InputError as error:
@@ -106,7 +110,12 @@ def edit_note(desk: Desk, text: str) -> Desk:
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
-    return replace(desk, study=study, note_text=text, maps=None, dictated=None)
+    return _unanswered(replace(desk, study=study, note_text=text, dictated=None))
+
+
+def _unanswered(desk: Desk) -> Desk:
+    """Take an answer and its explanation off a desk."""
+    return replace(desk, answer=None, failed=frozenset(), maps=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -161,9 +170,9 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     return rendering.card_html("Recording", body)
 
 
-def show_answer(answer: Answer) -> str:
-    """Show the model's answer."""
-    return rendering.card_html("Answer", rendering.answer_html(answer))
+def show_answer(answer: Answer, failed: Collection[str] = ()) -> str:
+    """Show the model's answer, without the score of targets whose explanation failed."""
+    return rendering.card_html("Answer", rendering.answer_html(answer, failed))
 
 
 def show_refusal(message: str) -> str:
@@ -291,7 +300,7 @@ def build_page(
 
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
-            desk = replace(desk, maps=None)
+            desk = _unanswered(desk)
             return {
                 desk_state: desk,
                 note: desk.note_text,
@@ -350,9 +359,10 @@ def build_page(
 
         @tell
         def predict(text: str, desk: Desk) -> Shown:
-            desk = replace(edit_note(desk, text), maps=None)
+            desk = edit_note(desk, text)
             (prediction,) = predictor.predict([desk.study])
             answered = to_answer(prediction)
+            desk = replace(_unanswered(desk), answer=answered)
             shown: Shown = {
                 desk_state: desk,
                 note_view: show_note(desk, settings),
@@ -382,7 +392,12 @@ def build_page(
                     yield {controls.summary: step}
                     continue
                 shelf = explanation_view.shelve_maps(step, shelves)
-                yield {desk_state: replace(desk, maps=shelf)} | explanation_panel.show(
+                failed = desk.failed | {target} if step.record.withheld else desk.failed - {target}
+                desk = replace(desk, maps=shelf, failed=failed)
+                shown: Shown = {desk_state: desk}
+                if desk.answer is not None:
+                    shown[answer] = show_answer(desk.answer, failed)
+                yield shown | explanation_panel.show(
                     explainer, controls, maps, step, shelf, desk.study
                 )
             if changed():  # what was sent meanwhile may lie over what took its place
@@ -407,7 +422,7 @@ def build_page(
         controls.ask.click(
             explain,
             [note, desk, changes, *controls.choices],
-            [desk, *explained],
+            [desk, answer, *explained],
             concurrency_limit=2,
             api_visibility="private",
             show_progress="hidden",

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Collection
 from html import escape
 from itertools import pairwise
 
@@ -23,10 +24,11 @@ from medfuse_serving.answer import (
     TaskAnswer,
     TextAnswer,
     describe_judgement,
-    describe_novelty,
     describe_promises,
     describe_reading,
+    describe_referral,
     describe_shares,
+    find_novel,
     format_probability,
     format_value,
 )
@@ -60,6 +62,11 @@ WORDS = {
     "diagnosis.",
 }
 """What the page's own elements say, by the names that the files in `web` use."""
+
+UNEXPLAINED = (
+    "The explanation of this answer failed its checks, so its score is not shown. Read the study "
+    "without the model, and tell those who run it."
+)
 
 FAINT = 0.02
 """A recording whose peaks stay below this is drawn as faint as it is."""
@@ -122,8 +129,17 @@ def dictated_html(transcript: Transcript) -> str:
     )
 
 
-def answer_html(answer: Answer) -> str:
-    """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest."""
+def answer_html(answer: Answer, failed: Collection[str] = ()) -> str:
+    """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest.
+
+    No score is shown of what the reader is referred to a human for: what rests on an input unlike
+    the training studies, and what the model cannot explain.
+
+    Args:
+        answer: Of the model.
+        failed: Targets whose explanation failed its checks.
+    """
+    novel = {m for task in answer.tasks for m in find_novel(task, answer)}
     used = "".join(
         f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
         f"{'used' if m in answer.used else 'not given'}</li>"
@@ -133,18 +149,14 @@ def answer_html(answer: Answer) -> str:
         f"<li><b>{remark.modality.capitalize()}.</b> {escape_text(remark.message)}</li>"
         for remark in answer.remarks
     )
-    novel = "".join(
-        f'<p class="mf-novel" role="alert">{escape_text(line)}</p>'
-        for line in describe_novelty(answer)
-    )
     promises = ""
     if answer.promises is not None:
         promises = f'<p class="mf-legend">{escape_text(describe_promises(answer.promises))}</p>'
     return (
-        f'<div class="mf-answer">{novel}'
-        + "".join(_task_html(task, answer) for task in answer.tasks)
+        f'<div class="mf-answer{" mf-referred" if _is_referred(answer) else ""}">'
+        + "".join(_task_html(task, answer, failed) for task in answer.tasks)
         + promises
-        + ("" if answer.findings_text is None else _text_html(answer.findings_text))
+        + ("" if answer.findings_text is None else _text_html(answer.findings_text, bool(novel)))
         + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
@@ -175,11 +187,26 @@ def header_html() -> str:
     return f'<header class="mf-header" data-words="{words}"><h1>medfuse</h1>{notice}</header>'
 
 
-def _task_html(task: TaskAnswer, answer: Answer) -> str:
+def refer_html(message: str) -> str:
+    """Refer the reader to a human, with the reason and the next step, in a score's place."""
+    return f'<p class="mf-refer" role="alert"><b>Refer to a human.</b> {escape_text(message)}</p>'
+
+
+def _is_referred(answer: Answer) -> bool:
+    """Say whether nothing is left of an answer that may be shown."""
+    return all(find_novel(task, answer) or not task.used for task in answer.tasks)
+
+
+def _task_html(task: TaskAnswer, answer: Answer, failed: Collection[str]) -> str:
     title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
     reading = describe_reading(task, answer.used)
     if not task.used:
         return f'{title}<p class="mf-legend">{escape_text(reading.capitalize())}.</p>'
+    if novel := find_novel(task, answer):
+        return title + refer_html(describe_referral(novel))
+    single = task.kind not in (TaskKind.BINARY, TaskKind.MULTILABEL)
+    if single and not set(failed).isdisjoint(task.logits):
+        return title + refer_html(UNEXPLAINED)
     note = f", {escape_text(reading)}" if reading else ""
     said = {}
     if answer.promises is not None:
@@ -188,7 +215,9 @@ def _task_html(task: TaskAnswer, answer: Answer) -> str:
     if task.kind is TaskKind.REGRESSION:
         return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>{whole}'
     rows = "".join(
-        _bar_html(name, p, said.get(f"{task.name}.{name}", ""))
+        _referred_html(name)
+        if f"{task.name}.{name}" in failed
+        else _bar_html(name, p, said.get(f"{task.name}.{name}", ""))
         for name, p in task.probabilities.items()
     )
     return (
@@ -204,11 +233,13 @@ def _said_html(said: str) -> str:
     return f'<small class="mf-said">{escape_text(said)}</small>'
 
 
-def _text_html(text: TextAnswer) -> str:
+def _text_html(text: TextAnswer, novel: bool) -> str:
     """Show each stated finding in words, with what states it and the modalities it was read from.
 
     Not the places: known truth finds them wrong too often to be shown beside a patient.
     """
+    if novel:
+        return '<h3>Findings text</h3><p class="mf-legend">Left out, for the same reason.</p>'
     sentences = "".join(
         f"<li><p>{escape_text(sentence.text)}</p>"
         f"<small>{escape_text(sentence.target.partition('.')[2].replace('_', ' ').capitalize())} "
@@ -236,6 +267,15 @@ def _bar_html(name: str, probability: float, said: str) -> str:
         f'</span><b role="cell">{escape(format_probability(probability))}</b>'
         + (f'<small class="mf-said" role="cell">{escape_text(said)}</small>' if said else "")
         + "</div>"
+    )
+
+
+def _referred_html(name: str) -> str:
+    name = escape_text(name.replace("_", " "))
+    return (
+        f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
+        f'<span role="cell" class="mf-wide"><b>Refer to a human.</b> {escape_text(UNEXPLAINED)}'
+        "</span></div>"
     )
 
 

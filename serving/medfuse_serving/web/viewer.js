@@ -211,17 +211,19 @@ class Viewer extends HTMLElement {
     this.state.number = number;
     this.inputs.frame.value = number + 1;
     this.inputs.frame.setAttribute("aria-valuetext", `${number + 1} / ${count}`);
+    const { shelf } = this;
+    const stale = () => this.shelf !== shelf || this.state.number !== number || !this.isConnected;
     let frame;
     try {
       frame = await this.load(number);
     } catch (error) {
-      if (this.state.number !== number || !this.isConnected) return;
+      if (stale()) return;
       this.frame = null;
       this.layers.hidden = true;
       this.tell(String(error.message));
       return;
     }
-    if (this.state.number !== number || !this.isConnected) return; // another is wanted by now
+    if (stale()) return; // another is wanted by now
     const other = this.frame && !sameViews(this.frame.header.views, frame.header.views);
     this.frame = frame;
     this.layers.hidden = false;
