@@ -1,0 +1,149 @@
+"""The page by axe-core: no violation of WCAG 2.2 A or AA on any screen; and by keyboard alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from medfuse.data.studies import find_studies
+from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.page import mount_page
+from medfuse_serving.predictor import Predictor
+from tests.browser import open_browser, open_page
+from tests.hand_bundle import NOTE, make_study
+from tests.hand_network import MIXED, HandNetwork
+from tests.live import running
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+LOOKS = ("light", "dark", "high contrast")
+
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+
+
+@dataclass
+class Served:
+    url: str
+    network: HandNetwork = field(default_factory=lambda: HandNetwork(MIXED))
+
+
+@pytest.fixture(scope="module")
+def served(hand_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("examples") / "first"
+    folder.mkdir()
+    study = make_study()
+    (folder / "i.dcm").write_bytes(study.images[0])
+    (folder / "n.txt").write_bytes(NOTE)
+    (folder / "v.wav").write_bytes(study.voice or b"")
+    network = HandNetwork(MIXED)
+    explainer = Explainer(Predictor(hand_bundle), None, network)
+    app = mount_page(build_api(explainer), explainer, find_studies(folder.parent))
+    with running(app) as url:
+        yield Served(url, network)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+def assert_accessible(page: Page, screen: str) -> None:
+    page.mouse.move(0, 0)
+    # Colours that are still fading would be measured as they are on the way.
+    page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
+    found = Axe().run(page, options=RULES).response
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == [], screen
+    # Nothing was left out: the viewer's parts lie in a shadow tree, which axe looks into.
+    assert len(found["passes"]) > 15
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_screen_breaks_a_rule_of_wcag(look: str, browser: Browser, served: Served) -> None:
+    dark = "?__theme=dark" if look == "dark" else "?__theme=light"
+    with open_page(browser, f"{served.url}/{dark}") as page:
+        if look == "high contrast":
+            page.emulate_media(forced_colors="active")
+        expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        assert_accessible(page, "nothing given")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("Cannot be used")
+        assert_accessible(page, "a refusal")
+        page.get_by_label("Example study").click()
+        page.get_by_role("option", name="first").click()
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        page.get_by_text("Advanced").click()
+        assert_accessible(page, "an answer")
+        page.get_by_label("Finding to explain").click()
+        page.get_by_role("option", name="findings: brightness").click()
+        page.get_by_role("button", name="Explain this answer").click()
+        expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+        expect(page.locator("#image .mf-heat")).to_be_visible()
+        assert_accessible(page, "an explanation")
+        page.get_by_label("Finding to explain").click()
+        page.get_by_role("option", name="findings: wordiness").click()
+        page.get_by_role("button", name="Explain this answer").click()
+        expect(page.locator("#answer")).to_contain_text("Refer to a human")
+        assert_accessible(page, "a referral")
+
+
+def test_axe_sees_what_is_wrong_in_the_viewer_too(browser: Browser, served: Served) -> None:
+    with open_page(browser, served.url) as page:
+        page.get_by_label("Example study").click()
+        page.get_by_role("option", name="first").click()
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        page.locator("mf-viewer .mf-tools select").evaluate("s => s.parentElement.replaceWith(s)")
+        with pytest.raises(AssertionError, match="select-name"):
+            assert_accessible(page, "a list without a name")
+
+
+def test_a_study_is_read_by_keyboard_alone(browser: Browser, served: Served) -> None:
+    with open_page(browser, served.url) as page:
+
+        def tab_to(selector: str) -> None:
+            """Go on by Tab until something has the focus, in the viewer's shadow tree as well."""
+            for _ in range(60):
+                page.keyboard.press("Tab")
+                if page.evaluate(
+                    """selector => {
+                        let at = document.activeElement;
+                        while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                        return Boolean(at?.matches(selector));
+                    }""",
+                    selector,
+                ):
+                    return
+            raise AssertionError(f"Tab never reaches {selector}")
+
+        expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        tab_to("[aria-label='Example study'], [role=combobox], input[role=listbox]")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        tab_to("button.primary")
+        page.keyboard.press("Enter")
+        expect(page.locator("#answer")).to_contain_text("%")
+        tab_to("#explain button.primary")
+        page.keyboard.press("Enter")
+        expect(page.locator("#explanation")).to_contain_text("Why")
+        tab_to(".mf-stage")
+        before = page.locator("mf-viewer [data-set=center]").input_value()
+        page.keyboard.press("ArrowDown")
+        expect(page.locator("mf-viewer [data-set=center]")).not_to_have_value(before)
+
+
+def test_twice_the_zoom_needs_no_scrolling_sideways(browser: Browser, served: Served) -> None:
+    with open_page(browser, served.url) as page:
+        page.set_viewport_size({"width": 640, "height": 512})  # 1280 x 1024 at 200 %
+        page.get_by_label("Example study").click()
+        page.get_by_role("option", name="first").click()
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) <= 0
