@@ -5,6 +5,7 @@ import html
 import io
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
@@ -256,6 +257,50 @@ def test_uploads_are_answered_and_leave_nothing_behind(
     assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
     for path in sent:
         assert httpx.get(f"{url}/gradio_api/file={path}").status_code in {403, 404}
+
+
+def find_shelf(page: Page) -> str:
+    """Give the address of what the viewer shows."""
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    return str(page.locator("mf-viewer").get_attribute("data-shelf"))
+
+
+def choose_example(page: Page) -> None:
+    page.get_by_label("Example study").click()
+    page.get_by_role("option", name="first").click()
+
+
+def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, url: str) -> None:
+    with open_page(browser, url) as one, open_page(browser, url) as other:
+        choose_example(one)
+        image = make_dicom(np.full((9, 18), 7, np.uint16))
+        upload = FilePayload(name="x", mimeType="", buffer=image)
+        other.locator("input[type=file]").nth(0).set_input_files(upload)
+        addresses = find_shelf(one), find_shelf(other)
+        assert addresses[0] != addresses[1]
+        for page, there, elsewhere in ((one, 0, 1), (other, 1, 0)):
+            text = page.content()
+            assert addresses[there] in text, "the study was opened more than once"
+            assert addresses[elsewhere] not in text
+        one.get_by_role("button", name="Clear all").click()
+        expect(one.locator("#image")).to_contain_text("No image")
+        assert httpx.get(f"{url}/shelves/{addresses[0]}/0").status_code == 404
+        assert httpx.get(f"{url}/shelves/{addresses[1]}/0").status_code == 200
+
+
+def test_a_study_is_forgotten_soon_after_its_page_is_closed(
+    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medfuse_serving.page.CLOSED_S", 0.5)
+    with open_page(browser, url) as page:
+        choose_example(page)
+        address = find_shelf(page)
+        assert httpx.get(f"{url}/shelves/{address}/0").status_code == 200
+    for _ in range(60):
+        if httpx.get(f"{url}/shelves/{address}/0").status_code == 404:
+            return
+        time.sleep(0.5)
+    raise AssertionError("the study is still there")
 
 
 def test_bad_input_is_told_in_words(page: Page) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +45,9 @@ FORGET_S = 600
 IDLE_S = 3600
 """How long a user's study stays in memory after they last touched it."""
 
+CLOSED_S = 30
+"""How long it stays after their page was closed, since a lost connection looks the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -53,6 +58,7 @@ class Desk:
             bytes are sent, so that their encoding is reported.
         frames: Its images' frames, for the viewer; None where there are none.
         problem: Why the images can't be shown.
+        opened: Which example this is; None of any other study, and once it was changed.
         answer: What the model answers; None before it is asked, and once the study has changed.
         failed: Targets whose explanation failed its checks.
         maps: What spoke for and against in the image, once that was asked.
@@ -63,6 +69,7 @@ class Desk:
     note_text: str = ""
     frames: Frames | None = None
     problem: str = ""
+    opened: int | None = None
     answer: Answer | None = None
     failed: frozenset[str] = frozenset()
     maps: Shelf | None = None
@@ -115,7 +122,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, answer=None, failed=frozenset(), maps=None)
+    return replace(desk, opened=None, answer=None, failed=frozenset(), maps=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -323,10 +330,13 @@ def build_page(
         views = [desk, note, image_view, note_view, voice_view, answer, *explained]
 
         @tell
-        def open_example(index: int | None) -> Shown:
+        def open_example(index: int | None, desk: Desk) -> Shown:
             if index is None:
                 return show(Desk())
-            return show(lay_out(read_study(examples[index], settings.limits), settings, shelves))
+            if index == desk.opened:  # Gradio tells of one choice twice
+                return {desk_state: desk}
+            opened = lay_out(read_study(examples[index], settings.limits), settings, shelves)
+            return show(opened) | {desk_state: replace(opened, opened=index)}
 
         @tell
         def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
@@ -433,7 +443,7 @@ def build_page(
             api_visibility="private",
             show_progress="hidden",
         )
-        example.input(changing(open_example), [changes, example], views, **quiet)
+        example.input(changing(open_example), [changes, example, desk], views, **quiet)
         images.upload(
             changing(add_images), [changes, images, desk, note], [*views, images], **quiet
         )
@@ -465,7 +475,27 @@ def build_page(
         clear.click(
             changing(lambda: show(Desk()) | {example: None}), changes, [*views, example], **quiet
         )
+        page.unload(_forget_soon(page))
     return page
+
+
+def _forget_soon(page: "gradio.Blocks") -> "Callable[[gradio.Request], None]":
+    """Make the handler that lets go of a user's study once their page is closed."""
+    import gradio as gr
+
+    def forget(request: gr.Request) -> None:
+        session, closed = request.session_hash or "", datetime.now()  # as Gradio counts
+
+        def let_go() -> None:
+            states = page.state_holder
+            if states.time_last_used.get(session, closed) <= closed:  # not come back
+                states.delete_state(session)
+
+        timer = threading.Timer(CLOSED_S, let_go)
+        timer.daemon = True
+        timer.start()
+
+    return forget
 
 
 def _lines(text: str) -> list[str]:
