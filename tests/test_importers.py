@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import typer
 from typer.testing import CliRunner
 
+from medfuse import config
 from medfuse.data.cohort import CohortRow, load_study, read_cohort
 from medfuse.data.importers import IMPORTERS
 from medfuse.data.importers.command import import_cohort
@@ -20,7 +22,7 @@ from medfuse.data.importers.mimic_files import CHEXPERT
 from medfuse.data.importers.open_i import read_headings
 from medfuse.data.importers.write import BURNED_IN, NOTHING_LEFT, cap_age
 from medfuse.deidentify.command import deidentify
-from medfuse.errors import CohortError, MedfuseError, SettingsError, SourceError
+from medfuse.errors import CohortError, LimitError, MedfuseError, SettingsError, SourceError
 from medfuse.training.settings import TrainSettings
 from medfuse.types import Modality
 from tests.canaries import make_png, read_back
@@ -52,9 +54,7 @@ def import_rows(source: str, folder: Path, out: Path, *options: object) -> list[
 
 
 def read_settings(out: Path) -> TrainSettings:
-    import tomllib
-
-    return TrainSettings.model_validate(tomllib.loads((out / "cohort.toml").read_text()))
+    return config.read_settings(out / "cohort.toml", TrainSettings)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -283,6 +283,27 @@ def test_mimic_cxrs_doubt_and_note_are_a_choice(tmp_path: Path) -> None:
     }
 
 
+def test_a_study_that_the_official_split_does_not_name_is_left_out(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic")
+    split = tmp_path / "mimic" / "mimic-cxr-2.0.0-split.csv"
+    write_table(split, [row for row in read_table(split) if row["study_id"] != "59999999"])
+    rows = import_rows("mimic-cxr", tmp_path / "mimic", tmp_path / "out")
+    assert [row["split"] for row in rows] == ["train", "train", "validation"]
+    left_out = read_record(tmp_path / "out")["left_out"]
+    assert left_out == {"study that the official split does not name": 1}
+
+
+def test_times_of_words_must_be_times(tmp_path: Path) -> None:
+    make_reflacx(tmp_path / "reflacx", tmp_path / "mimic")
+    path = tmp_path / "reflacx/main_data/P300R000001/timestamps_transcription.csv"
+    options = ("--images", tmp_path / "mimic")
+    plain = path.read_text()
+    for time in ("nan", "1e999", "3.5", "soon"):
+        path.write_text(plain.replace("2.0,2.5", f"{time},2.5"))
+        with pytest.raises(SourceError, match="times"):
+            run("import", "reflacx", tmp_path / "reflacx", tmp_path / "out", *options)
+
+
 def test_reflacx_reads_certainties_of_every_phase(tmp_path: Path) -> None:
     make_reflacx(tmp_path / "reflacx", tmp_path / "mimic")
     out = tmp_path / "out"
@@ -448,6 +469,36 @@ def test_svd_groups_a_speakers_sessions_and_hides_the_birth_date(tmp_path: Path)
     assert made[0]["date"] < "2000"
 
 
+def test_svd_says_that_zenodos_recordings_must_be_converted(tmp_path: Path) -> None:
+    root = tmp_path / "svd"
+    row = {"AufnahmeTyp": "n", "SprecherID": 7, "Geschlecht": "m"}
+    write_table(root / "voice_data.csv", [row | {"AufnahmeID": n} for n in (1, 2, 3)])
+    for n in (1, 2):
+        write_file(root / "data" / str(n) / "sentnces" / f"{n}-phrase.nsp", b"FORM")
+    write_file(root / "1-phrase.wav", encode(sine(200, 1.0)))
+    import_rows("svd", root, tmp_path / "out")
+    assert read_record(tmp_path / "out")["left_out"] == {
+        "session whose recording is NSP; expected WAV: export it so, or convert it": 1,
+        "session without this recording": 1,
+    }
+
+
+def test_medmnist_refuses_labels_it_would_have_to_guess(tmp_path: Path) -> None:
+    images = np.zeros((2, 28, 28), np.uint8)
+    for n, labels in enumerate(([[0], [-1]], [[0, 2], [1, 0]])):
+        path = tmp_path / f"{n}mnist.npz"
+        made = np.array(labels, np.int64)
+        np.savez(path, allow_pickle=False, train_images=images, train_labels=made)
+        with pytest.raises(SourceError, match="labels of 0 or more"):
+            run("import", "medmnist", path, tmp_path / "out")
+    # A copy without the last class keeps the names of the others.
+    path = tmp_path / "octmnist.npz"
+    zero = np.zeros((2, 1), np.uint8)
+    np.savez(path, allow_pickle=False, train_images=images, train_labels=zero)
+    rows = import_rows("medmnist", path, tmp_path / "out")
+    assert {row["label"] for row in rows} == {"choroidal_neovascularization"}
+
+
 def test_medmnist_keeps_its_split_and_every_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {}
@@ -519,6 +570,31 @@ def test_a_table_of_any_layout_is_read_by_its_settings(tmp_path: Path) -> None:
     assert (second["grade"], second["dose"]) == ("", "")
 
 
+def test_names_belong_to_their_rows_however_the_table_is_spaced(tmp_path: Path) -> None:
+    lines = ["person,who,text,grade,dose", "p1,Quimby,quimby coughs,high,1", "   "]
+    table = "\n".join([*lines, "p2,Zorba,zorba coughs,low,2"])
+    write_file(tmp_path / "in" / "list.csv", table)
+    write_file(tmp_path / "own.toml", SETTINGS)
+    options = ("--settings", tmp_path / "own.toml", "--name-column", "who")
+    rows = import_rows("table", tmp_path / "in", tmp_path / "out", *options)
+    assert [read_note(tmp_path / "out", row) for row in rows] == ["[NAME] coughs"] * 2
+    with pytest.raises(SourceError, match="no column whom"):
+        run(
+            *("import", "table", tmp_path / "in", tmp_path / "no"),
+            *("--settings", tmp_path / "own.toml", "--name-column", "whom"),
+        )
+
+
+def test_names_are_read_from_a_parquet_table_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    row = {"person": "p1", "who": "Quimby", "text": "quimby coughs", "grade": "low", "dose": 1.5}
+    pd.DataFrame([row]).to_parquet(tmp_path / "in" / "list.parquet")
+    write_file(tmp_path / "own.toml", SETTINGS.replace("list.csv", "list.parquet"))
+    options = ("--settings", tmp_path / "own.toml", "--name-column", "who")
+    (made,) = import_rows("table", tmp_path / "in", tmp_path / "out", *options)
+    assert (read_note(tmp_path / "out", made), made["dose"]) == ("[NAME] coughs", "1.5")
+
+
 def test_the_same_key_gives_the_same_names_and_another_run_others(tmp_path: Path) -> None:
     make_mimic(tmp_path / "mimic")
     key = tmp_path / "key"
@@ -563,6 +639,22 @@ def test_deidentify_takes_a_folder_of_studies(tmp_path: Path) -> None:
     assert "needs tasks" in printed
 
 
+def test_a_folder_study_is_of_one_patient_and_a_table_is_not_passed_over(tmp_path: Path) -> None:
+    place = tmp_path / "in" / "study"
+    write_file(place / "x.dcm", dicom(PatientID="A1"))
+    write_file(place / "n.txt", "Cough.")
+    write_file(
+        place / "voice.dcm", voice_object(bytes(range(256)) * 40, samples=10_240, patient_id="B2")
+    )
+    write_file(tmp_path / "in" / "other" / "n.txt", "Fever.")
+    run("deidentify", tmp_path / "in", tmp_path / "out")
+    assert len(read_table(tmp_path / "out" / "cohort.csv")) == 1
+    left_out = read_record(tmp_path / "out")["left_out"]
+    assert left_out == {"study with files of more than one patient": 1}
+    with pytest.raises(SourceError, match="medfuse import table"):
+        run("deidentify", tmp_path / "out", tmp_path / "again")
+
+
 def test_what_a_dicom_recording_calls_the_patient_is_found_in_the_note(tmp_path: Path) -> None:
     place = tmp_path / "in" / "study"
     sound = voice_object(bytes(range(256)) * 40, samples=10_240, patient_id="Q-7731")
@@ -587,6 +679,52 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
     write_table(tmp_path / "in" / "combined_data.csv", [{"id": "x", "a": 3}])
     with pytest.raises(SourceError, match="no column covid_status, g, record_date"):
         run("import", "coswara", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "patienté".encode("latin-1")),
+        ("metadata.csv.gz", b"not gzip"),
+        ("metadata.csv.gz", gzip.compress(b"patientid,sex\n" * 99)[:30]),
+        ("metadata.csv.gz", gzip.compress(b"a,b\n" * 99)[:20] + bytes(40)),
+        ("metadata.csv", '"' + "x" * 2**21),
+    ],
+)
+def test_a_damaged_table_is_one_line(tmp_path: Path, name: str, content: bytes | str) -> None:
+    write_file(tmp_path / "in" / name, content)
+    with pytest.raises(SourceError, match="not a well-formed CSV table") as caught:
+        run("import", "covid-cxr", tmp_path / "in", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_bounded_before_it_is_in_memory(tmp_path: Path) -> None:
+    write_file(tmp_path / "in" / "metadata.csv.gz", gzip.compress(b"," * 2**25))
+    with pytest.raises(LimitError, match=r"metadata\.csv\.gz: a line has more"):
+        run("import", "covid-cxr", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_damaged_file_in_gzip_is_left_out_as_any_other(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic", packed=True)
+    (path,) = (tmp_path / "mimic").glob("files/p19/*/*/*.dcm.gz")
+    data = path.read_bytes()
+    for damaged in (data[:100], data[:20] + bytes(100)):
+        path.write_bytes(damaged)
+        out = tmp_path / f"out {len(damaged)}"
+        rows = import_rows("mimic-cxr", tmp_path / "mimic", out)
+        assert rows[3]["images"] == ""
+        assert read_record(out)["left_out"] == {"image that can't be read": 1}
+
+
+def test_a_damaged_archive_of_reports_is_one_line(tmp_path: Path) -> None:
+    write_file(tmp_path / "x.xml", "x" * 5_000)
+    with tarfile.open(tmp_path / "in.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "x.xml", "x.xml")
+    data = (tmp_path / "in.tgz").read_bytes()
+    for damaged in (b"x" * 500, data[:60], data[:40] + bytes(100)):
+        write_file(tmp_path / "in" / "NLMCXR_reports.tgz", damaged)
+        with pytest.raises(SourceError, match=r"NLMCXR_reports.tgz: damaged"):
+            run("import", "open-i", tmp_path / "in", tmp_path / "out")
 
 
 def test_a_path_or_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
