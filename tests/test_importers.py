@@ -1,8 +1,11 @@
 """Importers on small folders in each source's published layout."""
 
 import csv
+import errno
 import gzip
 import json
+import os
+import signal
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +18,22 @@ import typer
 from typer.testing import CliRunner
 
 from medfuse import config
+from medfuse.config import Limits
 from medfuse.data.cohort import CohortRow, load_study, read_cohort
-from medfuse.data.importers import IMPORTERS
+from medfuse.data.importers import IMPORTERS, write
 from medfuse.data.importers.command import import_cohort
+from medfuse.data.importers.covid_cxr import COVID_CXR
+from medfuse.data.importers.mimic_cxr import MIMIC_CXR
 from medfuse.data.importers.mimic_files import CHEXPERT
 from medfuse.data.importers.open_i import read_headings
-from medfuse.data.importers.write import BURNED_IN, NOTHING_LEFT, cap_age
+from medfuse.data.importers.source import ImportOptions, read_part
+from medfuse.data.importers.write import BURNED_IN, NOTHING_LEFT, cap_age, write_import
 from medfuse.deidentify.command import deidentify
+from medfuse.deidentify.pseudonyms import Pseudonyms
+from medfuse.deidentify.session import Session
 from medfuse.errors import CohortError, LimitError, MedfuseError, SettingsError, SourceError
+from medfuse.leaks.check import check_cohort, read_request
+from medfuse.leaks.report import LeakReport
 from medfuse.training.settings import TrainSettings
 from medfuse.types import Modality
 from tests.canaries import make_png, read_back
@@ -34,6 +45,9 @@ APP.command("import")(import_cohort)
 APP.command("deidentify")(deidentify)
 
 SHARED = Path("../shared/data")
+WRITTEN = {
+    *("cohort.csv", "cohort.toml", "import.json", "check.json", "check.md", "studies"),
+}
 PIXELS = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
 
 
@@ -293,6 +307,13 @@ def test_a_study_that_the_official_split_does_not_name_is_left_out(tmp_path: Pat
     assert left_out == {"study that the official split does not name": 1}
 
 
+def test_reflacx_takes_no_film_from_beside_its_folder(tmp_path: Path) -> None:
+    make_reflacx(tmp_path / "reflacx", tmp_path)
+    (tmp_path / "reflacx" / "main_data").rename(tmp_path / "main_data")
+    with pytest.raises(SourceError, match="image that is not there: 2"):
+        run("import", "reflacx", tmp_path / "main_data", tmp_path / "out")
+
+
 def test_times_of_words_must_be_times(tmp_path: Path) -> None:
     make_reflacx(tmp_path / "reflacx", tmp_path / "mimic")
     path = tmp_path / "reflacx/main_data/P300R000001/timestamps_transcription.csv"
@@ -483,6 +504,36 @@ def test_svd_says_that_zenodos_recordings_must_be_converted(tmp_path: Path) -> N
     }
 
 
+def test_a_row_that_names_no_patient_is_left_out(tmp_path: Path) -> None:
+    make_covid(tmp_path / "covid")
+    table = tmp_path / "covid" / "metadata.csv"
+    rows = read_table(table)
+    write_table(table, [rows[0] | {"patientid": ""}, rows[1] | {"sex": "Mujer"}])
+    (row,) = import_rows("covid-cxr", tmp_path / "covid", tmp_path / "out")
+    assert (row["covid19"], row["sex"]) == ("0", "")
+    assert read_record(tmp_path / "out")["left_out"] == {"study that names no patient": 1}
+
+
+def test_a_study_of_more_images_than_a_limit_allows_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_mimic(tmp_path / "mimic")
+    cohort = MIMIC_CXR.read(tmp_path / "mimic", ImportOptions())
+    session = Session(Pseudonyms(bytes(32)), limits=Limits(instances=1))
+    read: list[Path] = []
+
+    def count(path: Path, most: int) -> bytes:
+        read.append(path)
+        return read_part(path, most)
+
+    monkeypatch.setattr(write, "read_part", count)
+    summary = write_import(
+        "mimic-cxr", MIMIC_CXR, cohort, ImportOptions(), tmp_path / "out", session
+    )
+    assert summary.left_out == {"image beyond a limit": 2}
+    assert (summary.studies, summary.images, len(set(read))) == (4, 3, 3)
+
+
 def test_medmnist_refuses_labels_it_would_have_to_guess(tmp_path: Path) -> None:
     images = np.zeros((2, 28, 28), np.uint8)
     for n, labels in enumerate(([[0], [-1]], [[0, 2], [1, 0]])):
@@ -595,6 +646,33 @@ def test_names_are_read_from_a_parquet_table_too(tmp_path: Path) -> None:
     assert (read_note(tmp_path / "out", made), made["dose"]) == ("[NAME] coughs", "1.5")
 
 
+def test_a_label_whose_column_would_mean_two_things_is_refused(tmp_path: Path) -> None:
+    text = SETTINGS.replace('classes = ["dose"]', 'classes = ["age"]')
+    columns = '[cohort.labels.dose]\ncolumn = "grade"\n'
+    write_file(tmp_path / "own.toml", text.replace("[[tasks]]", columns + "[[tasks]]", 1))
+    write_table(
+        tmp_path / "in" / "list.csv", [{"person": "p", "text": "x", "grade": "", "age": "1"}]
+    )
+    options = ("--settings", tmp_path / "own.toml")
+    with pytest.raises(SourceError, match="would be named age"):
+        run("import", "table", tmp_path / "in", tmp_path / "out", *options)
+
+
+def test_a_tasks_codes_come_through_and_sentences_are_said_to_be_left(tmp_path: Path) -> None:
+    write_table(
+        tmp_path / "in" / "list.csv",
+        [{"person": "p", "text": "x", "grade": "low", "dose": "1"}],
+    )
+    code = '[tasks.codes.dose]\nvalue = "1"\nscheme = "SCT"\nmeaning = "Dosis 😀"\n'
+    sentences = 'table = "elsewhere/list.csv"\nsentences = "gone.csv"'
+    text = SETTINGS.replace("[fit]", f"{code}[fit]")
+    write_file(tmp_path / "own.toml", text.replace('table = "elsewhere/list.csv"', sentences))
+    out = tmp_path / "out"
+    import_rows("table", tmp_path / "in", out, "--settings", tmp_path / "own.toml")
+    assert read_settings(out).tasks[1].codes["dose"].meaning == "Dosis 😀"
+    assert "sentences are not imported" in (out / "cohort.toml").read_text()
+
+
 def test_the_same_key_gives_the_same_names_and_another_run_others(tmp_path: Path) -> None:
     make_mimic(tmp_path / "mimic")
     key = tmp_path / "key"
@@ -636,7 +714,9 @@ def test_deidentify_takes_a_folder_of_studies(tmp_path: Path) -> None:
     assert f"left out: {BURNED_IN}: 1" in printed
     assert "left out: file that is neither image, note nor recording: 1" in printed
     assert "de-identified: text: name: 3" in printed
-    assert "needs tasks" in printed
+    assert "No study has a label" in printed
+    assert "labels: there are none" in (tmp_path / "out" / "check.md").read_text()
+    assert not (tmp_path / "out" / "check.json").read_text().count("A1")
 
 
 def test_a_folder_study_is_of_one_patient_and_a_table_is_not_passed_over(tmp_path: Path) -> None:
@@ -672,6 +752,109 @@ def test_another_layout_is_named_with_what_was_expected(source: str, tmp_path: P
     with pytest.raises(SourceError, match="expected") as caught:
         run("import", source, tmp_path / "empty", tmp_path / "out")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_import_that_fails_midway_or_is_ended_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+    table = tmp_path / "covid" / "metadata.csv"
+    rows = read_table(table)
+    write_table(table, [*rows[:2], rows[2] | {"folder": "../.."}])
+    out = tmp_path / "made" / "out"
+    out.mkdir(parents=True)
+    with pytest.raises(SourceError, match="outside the folder"):
+        run("import", "covid-cxr", tmp_path / "covid", out)
+    assert [path.name for path in out.parent.rglob("*")] == ["out"]
+    write_table(table, rows)
+    for number in (signal.SIGTERM, signal.SIGINT):
+
+        def end(*_: object, number: int = number) -> Path:
+            assert list(out.parent.glob(".out*/studies/S000001/image_0.png"))
+            signal.raise_signal(number)
+            raise AssertionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(write, "_characteristics", end)
+            with pytest.raises((SystemExit, KeyboardInterrupt)):
+                write_import(
+                    "covid-cxr",
+                    COVID_CXR,
+                    COVID_CXR.read(tmp_path / "covid", ImportOptions()),
+                    ImportOptions(),
+                    out,
+                    Session(Pseudonyms(bytes(32))),
+                )
+        assert [path.name for path in out.parent.rglob("*")] == ["out"]
+    run("import", "covid-cxr", tmp_path / "covid", out)
+    assert {path.name for path in out.iterdir()} == WRITTEN
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", fail)
+        with pytest.raises(SourceError, match=r"out: a file cannot be .* \(No space left"):
+            run("import", "covid-cxr", tmp_path / "covid", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["covid"]
+
+
+def test_an_import_is_read_from_anywhere_and_after_it_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+    monkeypatch.chdir(tmp_path)
+    run("import", "covid-cxr", "covid", "out")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").rename(tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    settings = read_settings(Path("moved"))
+    assert all(load_study(row) for row in read_cohort(settings.cohort, settings.tasks).rows)
+
+
+def test_an_import_is_checked_and_says_plainly_when_it_fails(tmp_path: Path) -> None:
+    root = tmp_path / "covid"
+    make_covid(root)
+    (row, *_) = read_table(root / "metadata.csv")
+    findings = ["Pneumonia/Viral/COVID-19", "Pneumonia/Bacterial"] * 20
+    notes = ["Cough, COVID-19 suspected.", "Cough."] * 20
+    write_table(
+        root / "metadata.csv",
+        [
+            row | {"patientid": n, "finding": finding, "filename": "", "clinical_notes": note}
+            for n, (finding, note) in enumerate(zip(findings, notes, strict=True))
+        ],
+    )
+    out = tmp_path / "out"
+    printed = " ".join(run("import", "covid-cxr", root, out).split())
+    report = LeakReport.model_validate_json((out / "check.json").read_bytes())
+    assert report.failed == ("label-in-note", "note-words")
+    assert "The cohort fails (label-in-note, note-words)" in printed
+    assert "fails its check (label-in-note, note-words)" in printed
+    assert "ready for medfuse train" not in printed
+    assert (out / "check.md").read_text().startswith("# The cohort fails")
+    # The check is the one that training makes.
+    assert report == check_cohort(read_request(out / "cohort.toml"), workers=1)
+    # With too few patients it can test little, and says so.
+    printed = run("import", "covid-cxr", root, tmp_path / "few", "--limit", 4)
+    assert "too few patients (2 with it, 2 without)" in " ".join(printed.split())
+    assert "is ready for medfuse train" in printed
+
+
+def test_an_import_of_which_nothing_is_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic")
+    (tmp_path / "other" / "files").mkdir(parents=True)
+    options = ("--images", tmp_path / "other")
+    with pytest.raises(SourceError, match=r"no study is left .*images are not there: 4"):
+        run("import", "mimic-cxr", tmp_path / "mimic", tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
 
 
