@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from medfuse.config import PrepareSettings, Task, TaskKind, VoiceSettings
 from medfuse.data.cohort import Split
@@ -131,6 +131,41 @@ def test_a_changed_copy_of_another_patients_image_is_found() -> None:
 def test_a_crop_of_another_patients_image_is_found() -> None:
     images = [as_thumbnail(as_png(phantom(k))) for k in range(40)]
     images.append(as_thumbnail(as_png(phantom(7)[10:-14, 16:-11])))  # 6.7 % of either side
+    facts = [StudyFacts(image=make_image(thumbnail=own)) for own in images]
+    finding = only(check_duplicates(make_examined([with_file(r) for r in ROWS[:41]], facts)))
+    assert finding.examples == ("S7", "S40")
+
+
+def test_a_mark_that_films_share_makes_no_copies_and_one_that_is_added_hides_none() -> None:
+    def film(k: int, *, marked: bool) -> np.ndarray:
+        """A film of little contrast, as of lungs; a mark is the brightest thing in it."""
+        picture = Image.fromarray(np.round(50 + 110 * phantom(k)).astype(np.uint8))
+        if marked:
+            draw = ImageDraw.Draw(picture)
+            draw.rectangle((20, 20, 110, 50), fill=255)
+            draw.text((220, 310), "PORTABLE AP", fill=255, font_size=24)
+        return np.asarray(picture, np.float32) / 255
+
+    films = [as_thumbnail(as_png(film(k, marked=k < 8))) for k in range(40)]
+    facts = [StudyFacts(image=make_image(thumbnail=own)) for own in films]
+    rows = [with_file(row) for row in ROWS[:41]]
+    assert not check_duplicates(make_examined(rows[:40], facts))
+    rng = np.random.default_rng(0)
+    for original, marked in ((5, True), (5, False), (17, True)):
+        copied = as_thumbnail(copy_image(film(original, marked=marked), rng))
+        copy = StudyFacts(image=make_image(thumbnail=copied))
+        finding = only(check_duplicates(make_examined(rows, [*facts, copy])))
+        assert finding.examples == (f"S{original}", "S40")
+
+
+def test_a_copy_of_a_film_that_is_mostly_black_is_found() -> None:
+    def place(image: np.ndarray) -> np.ndarray:
+        black = np.zeros((800, 1_200), np.float32)
+        black[:360, :400] = image
+        return black
+
+    images = [as_thumbnail(as_png(place(phantom(k)))) for k in range(40)]
+    images.append(as_thumbnail(copy_image(place(phantom(7)), np.random.default_rng(1))))
     facts = [StudyFacts(image=make_image(thumbnail=own)) for own in images]
     finding = only(check_duplicates(make_examined([with_file(r) for r in ROWS[:41]], facts)))
     assert finding.examples == ("S7", "S40")
