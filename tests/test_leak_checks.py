@@ -448,6 +448,33 @@ def test_the_place_in_a_note_fails_and_its_sentence_is_masked() -> None:
     assert findings[1].feature == "northfield"
 
 
+def test_a_sentence_that_few_patients_have_is_never_shown() -> None:
+    notes = [
+        random_note(i) + (". Seen at the Northfield unit." if k else ". Seen at home.")
+        for i, k in enumerate(TOLD)
+    ]
+    notes[1] += " Quimby came to the unit at noon."
+    findings = check_sources(with_notes(ROWS, notes))
+    assert [f.remedy.mask_words for f in findings if f.remedy] == [
+        ("unit",),
+        ("Seen at the Northfield unit",),
+    ]
+    assert not any("quimby" in f.model_dump_json().lower() for f in findings)
+
+
+def test_a_date_is_shown_by_its_month() -> None:
+    days = [f"2024-{3 if k else 8:02}-{1 + i % 28:02}" for i, k in enumerate(TOLD)]
+    finding = only(check_acquisition(make_examined(ROWS, others={"scan_date": days})))
+    assert (finding.kind, "up to 2024-03'" in finding.message) == ("date", True)
+
+
+def test_rates_of_the_body_are_no_sampling_rates() -> None:
+    rates = {"heart_rate": [str(60 + 40 * k) for k in TOLD]}
+    assert not check_acquisition(make_examined(ROWS, others=rates))
+    rates = {"recording rate": rates["heart_rate"]}
+    assert only(check_acquisition(make_examined(ROWS, others=rates))).kind == "sampling-rate"
+
+
 def test_a_mark_that_masking_left_is_a_source_word() -> None:
     notes = [random_note(i) + (" [MASKED] suspected" if k else "") for i, k in enumerate(TOLD)]
     assert check_sources(with_notes(ROWS, notes))[0].feature == "masked"
