@@ -839,6 +839,7 @@ def test_an_import_is_checked_and_says_plainly_when_it_fails(tmp_path: Path) -> 
     assert report.failed == ("label-in-note", "note-words")
     assert "The cohort fails (label-in-note, note-words)" in printed
     assert "fails its check (label-in-note, note-words)" in printed
+    assert all(" ".join(finding.message.split()) in printed for finding in report.findings)
     assert "ready for medfuse train" not in printed
     assert (out / "check.md").read_text().startswith("# The cohort fails")
     # The check is the one that training makes.

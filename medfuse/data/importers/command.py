@@ -102,7 +102,7 @@ def import_cohort(
         console.print(f"de-identified: {kind}: {count}")
     with reading_progress(Console(stderr=True), "checking", summary.studies) as advance:
         report = check_import(out, cohort, summary, advance=advance)
-    console.print(Markdown(format_report(report)))
+    console.print(Markdown(format_report(report)), soft_wrap=False)
     if report.failed:
         console.print(
             f"The cohort fails its check ({', '.join(report.failed)}): see {out / PAGE}. Medfuse "
