@@ -1,6 +1,7 @@
 """Settings: one TOML file in, frozen validated records out; an unknown key is a named error."""
 
 import tomllib
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -248,9 +249,17 @@ Balance = Literal["none", "weight", "sample"]
 
 T = TypeVar("T", bound=Settings)
 
+SETTINGS_FOLDER = "settings_folder"
+"""In the context of a validation: the folder of the file that is read."""
 
-def read_settings(path: Path, kind: type[T]) -> T:
+
+def read_settings(path: Path, kind: type[T], sections: Collection[str] | None = None) -> T:
     """Read a TOML file into settings of ``kind``.
+
+    Args:
+        path: The file; settings that resolve paths from its folder are told it as their context.
+        kind: What is read.
+        sections: The only sections that are read; the file may have others. All by default.
 
     Raises:
         SettingsError: The file is missing, is not TOML, or has an unknown key or a bad value; the
@@ -262,8 +271,10 @@ def read_settings(path: Path, kind: type[T]) -> T:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a TOML file ({error})") from error
+    if sections is not None:
+        data = {name: own for name, own in data.items() if name in sections}
     try:
-        return kind.model_validate(data)
+        return kind.model_validate(data, context={SETTINGS_FOLDER: path.parent})
     except ValidationError as error:
         lines = [
             f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {e['msg']}"

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from medfuse.config import Task, TaskKind
+from medfuse.config import Settings, Task, TaskKind, read_settings
 from medfuse.data.cohort import (
     CohortRow,
     CohortSettings,
@@ -82,6 +83,30 @@ def test_parquet_and_csv_give_the_same_rows(tmp_path: Path) -> None:
     ]
     assert cohorts[0].digest == cohorts[1].digest
     assert [r.age for r in cohorts[0].rows] == [r.age for r in cohorts[1].rows]
+
+
+class OwnSettings(Settings):
+    """A file that holds a cohort alone."""
+
+    cohort: CohortSettings
+
+
+def test_settings_beside_their_table_are_read_from_anywhere_and_may_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").mkdir()
+    write_table(tmp_path / "made", [row(note="note.txt")])
+    text = '[cohort]\ntable = "cohort.csv"\nroot = "."\nrelative_to = "settings_file"\n'
+    (tmp_path / "made" / "own.toml").write_text(text)
+    (tmp_path / "made").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cohort = read_settings(Path("../moved/own.toml"), OwnSettings).cohort
+    assert cohort.table == Path("../moved/cohort.csv")
+    assert cohort == CohortSettings(table=Path("../moved/cohort.csv"), root=Path("../moved"))
+    assert len(read_cohort(cohort, [FINDINGS]).rows) == 1
+    with pytest.raises(ValidationError, match="for settings that a file holds"):
+        CohortSettings(table=Path("cohort.csv"), relative_to="settings_file")
 
 
 def test_an_existing_table_is_used_as_it_is(tmp_path: Path) -> None:

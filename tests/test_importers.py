@@ -1,26 +1,39 @@
 """Importers on small folders in each source's published layout."""
 
 import csv
+import errno
 import gzip
 import json
+import os
+import signal
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import typer
 from typer.testing import CliRunner
 
+from medfuse import config
+from medfuse.config import Limits
 from medfuse.data.cohort import CohortRow, load_study, read_cohort
-from medfuse.data.importers import IMPORTERS
+from medfuse.data.importers import IMPORTERS, write
 from medfuse.data.importers.command import import_cohort
+from medfuse.data.importers.covid_cxr import COVID_CXR
+from medfuse.data.importers.mimic_cxr import MIMIC_CXR
 from medfuse.data.importers.mimic_files import CHEXPERT
 from medfuse.data.importers.open_i import read_headings
-from medfuse.data.importers.write import BURNED_IN, NOTHING_LEFT, cap_age
+from medfuse.data.importers.source import ImportOptions, read_part
+from medfuse.data.importers.write import BURNED_IN, NOTHING_LEFT, cap_age, write_import
 from medfuse.deidentify.command import deidentify
-from medfuse.errors import CohortError, MedfuseError, SettingsError, SourceError
+from medfuse.deidentify.pseudonyms import Pseudonyms
+from medfuse.deidentify.session import Session
+from medfuse.errors import CohortError, LimitError, MedfuseError, SettingsError, SourceError
+from medfuse.leaks.check import check_cohort, read_request
+from medfuse.leaks.report import LeakReport
 from medfuse.training.settings import TrainSettings
 from medfuse.types import Modality
 from tests.canaries import make_png, read_back
@@ -32,6 +45,9 @@ APP.command("import")(import_cohort)
 APP.command("deidentify")(deidentify)
 
 SHARED = Path("../shared/data")
+WRITTEN = {
+    *("cohort.csv", "cohort.toml", "import.json", "check.json", "check.md", "studies"),
+}
 PIXELS = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
 
 
@@ -52,9 +68,7 @@ def import_rows(source: str, folder: Path, out: Path, *options: object) -> list[
 
 
 def read_settings(out: Path) -> TrainSettings:
-    import tomllib
-
-    return TrainSettings.model_validate(tomllib.loads((out / "cohort.toml").read_text()))
+    return config.read_settings(out / "cohort.toml", TrainSettings)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -283,6 +297,34 @@ def test_mimic_cxrs_doubt_and_note_are_a_choice(tmp_path: Path) -> None:
     }
 
 
+def test_a_study_that_the_official_split_does_not_name_is_left_out(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic")
+    split = tmp_path / "mimic" / "mimic-cxr-2.0.0-split.csv"
+    write_table(split, [row for row in read_table(split) if row["study_id"] != "59999999"])
+    rows = import_rows("mimic-cxr", tmp_path / "mimic", tmp_path / "out")
+    assert [row["split"] for row in rows] == ["train", "train", "validation"]
+    left_out = read_record(tmp_path / "out")["left_out"]
+    assert left_out == {"study that the official split does not name": 1}
+
+
+def test_reflacx_takes_no_film_from_beside_its_folder(tmp_path: Path) -> None:
+    make_reflacx(tmp_path / "reflacx", tmp_path)
+    (tmp_path / "reflacx" / "main_data").rename(tmp_path / "main_data")
+    with pytest.raises(SourceError, match="image that is not there: 2"):
+        run("import", "reflacx", tmp_path / "main_data", tmp_path / "out")
+
+
+def test_times_of_words_must_be_times(tmp_path: Path) -> None:
+    make_reflacx(tmp_path / "reflacx", tmp_path / "mimic")
+    path = tmp_path / "reflacx/main_data/P300R000001/timestamps_transcription.csv"
+    options = ("--images", tmp_path / "mimic")
+    plain = path.read_text()
+    for time in ("nan", "1e999", "3.5", "soon"):
+        path.write_text(plain.replace("2.0,2.5", f"{time},2.5"))
+        with pytest.raises(SourceError, match="times"):
+            run("import", "reflacx", tmp_path / "reflacx", tmp_path / "out", *options)
+
+
 def test_reflacx_reads_certainties_of_every_phase(tmp_path: Path) -> None:
     make_reflacx(tmp_path / "reflacx", tmp_path / "mimic")
     out = tmp_path / "out"
@@ -448,6 +490,66 @@ def test_svd_groups_a_speakers_sessions_and_hides_the_birth_date(tmp_path: Path)
     assert made[0]["date"] < "2000"
 
 
+def test_svd_says_that_zenodos_recordings_must_be_converted(tmp_path: Path) -> None:
+    root = tmp_path / "svd"
+    row = {"AufnahmeTyp": "n", "SprecherID": 7, "Geschlecht": "m"}
+    write_table(root / "voice_data.csv", [row | {"AufnahmeID": n} for n in (1, 2, 3)])
+    for n in (1, 2):
+        write_file(root / "data" / str(n) / "sentnces" / f"{n}-phrase.nsp", b"FORM")
+    write_file(root / "1-phrase.wav", encode(sine(200, 1.0)))
+    import_rows("svd", root, tmp_path / "out")
+    assert read_record(tmp_path / "out")["left_out"] == {
+        "session whose recording is NSP; expected WAV: export it so, or convert it": 1,
+        "session without this recording": 1,
+    }
+
+
+def test_a_row_that_names_no_patient_is_left_out(tmp_path: Path) -> None:
+    make_covid(tmp_path / "covid")
+    table = tmp_path / "covid" / "metadata.csv"
+    rows = read_table(table)
+    write_table(table, [rows[0] | {"patientid": ""}, rows[1] | {"sex": "Mujer"}])
+    (row,) = import_rows("covid-cxr", tmp_path / "covid", tmp_path / "out")
+    assert (row["covid19"], row["sex"]) == ("0", "")
+    assert read_record(tmp_path / "out")["left_out"] == {"study that names no patient": 1}
+
+
+def test_a_study_of_more_images_than_a_limit_allows_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_mimic(tmp_path / "mimic")
+    cohort = MIMIC_CXR.read(tmp_path / "mimic", ImportOptions())
+    session = Session(Pseudonyms(bytes(32)), limits=Limits(instances=1))
+    read: list[Path] = []
+
+    def count(path: Path, most: int) -> bytes:
+        read.append(path)
+        return read_part(path, most)
+
+    monkeypatch.setattr(write, "read_part", count)
+    summary = write_import(
+        "mimic-cxr", MIMIC_CXR, cohort, ImportOptions(), tmp_path / "out", session
+    )
+    assert summary.left_out == {"image beyond a limit": 2}
+    assert (summary.studies, summary.images, len(set(read))) == (4, 3, 3)
+
+
+def test_medmnist_refuses_labels_it_would_have_to_guess(tmp_path: Path) -> None:
+    images = np.zeros((2, 28, 28), np.uint8)
+    for n, labels in enumerate(([[0], [-1]], [[0, 2], [1, 0]])):
+        path = tmp_path / f"{n}mnist.npz"
+        made = np.array(labels, np.int64)
+        np.savez(path, allow_pickle=False, train_images=images, train_labels=made)
+        with pytest.raises(SourceError, match="labels of 0 or more"):
+            run("import", "medmnist", path, tmp_path / "out")
+    # A copy without the last class keeps the names of the others.
+    path = tmp_path / "octmnist.npz"
+    zero = np.zeros((2, 1), np.uint8)
+    np.savez(path, allow_pickle=False, train_images=images, train_labels=zero)
+    rows = import_rows("medmnist", path, tmp_path / "out")
+    assert {row["label"] for row in rows} == {"choroidal_neovascularization"}
+
+
 def test_medmnist_keeps_its_split_and_every_pixel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {}
@@ -519,6 +621,58 @@ def test_a_table_of_any_layout_is_read_by_its_settings(tmp_path: Path) -> None:
     assert (second["grade"], second["dose"]) == ("", "")
 
 
+def test_names_belong_to_their_rows_however_the_table_is_spaced(tmp_path: Path) -> None:
+    lines = ["person,who,text,grade,dose", "p1,Quimby,quimby coughs,high,1", "   "]
+    table = "\n".join([*lines, "p2,Zorba,zorba coughs,low,2"])
+    write_file(tmp_path / "in" / "list.csv", table)
+    write_file(tmp_path / "own.toml", SETTINGS)
+    options = ("--settings", tmp_path / "own.toml", "--name-column", "who")
+    rows = import_rows("table", tmp_path / "in", tmp_path / "out", *options)
+    assert [read_note(tmp_path / "out", row) for row in rows] == ["[NAME] coughs"] * 2
+    with pytest.raises(SourceError, match="no column whom"):
+        run(
+            *("import", "table", tmp_path / "in", tmp_path / "no"),
+            *("--settings", tmp_path / "own.toml", "--name-column", "whom"),
+        )
+
+
+def test_names_are_read_from_a_parquet_table_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    row = {"person": "p1", "who": "Quimby", "text": "quimby coughs", "grade": "low", "dose": 1.5}
+    pd.DataFrame([row]).to_parquet(tmp_path / "in" / "list.parquet")
+    write_file(tmp_path / "own.toml", SETTINGS.replace("list.csv", "list.parquet"))
+    options = ("--settings", tmp_path / "own.toml", "--name-column", "who")
+    (made,) = import_rows("table", tmp_path / "in", tmp_path / "out", *options)
+    assert (read_note(tmp_path / "out", made), made["dose"]) == ("[NAME] coughs", "1.5")
+
+
+def test_a_label_whose_column_would_mean_two_things_is_refused(tmp_path: Path) -> None:
+    text = SETTINGS.replace('classes = ["dose"]', 'classes = ["age"]')
+    columns = '[cohort.labels.dose]\ncolumn = "grade"\n'
+    write_file(tmp_path / "own.toml", text.replace("[[tasks]]", columns + "[[tasks]]", 1))
+    write_table(
+        tmp_path / "in" / "list.csv", [{"person": "p", "text": "x", "grade": "", "age": "1"}]
+    )
+    options = ("--settings", tmp_path / "own.toml")
+    with pytest.raises(SourceError, match="would be named age"):
+        run("import", "table", tmp_path / "in", tmp_path / "out", *options)
+
+
+def test_a_tasks_codes_come_through_and_sentences_are_said_to_be_left(tmp_path: Path) -> None:
+    write_table(
+        tmp_path / "in" / "list.csv",
+        [{"person": "p", "text": "x", "grade": "low", "dose": "1"}],
+    )
+    code = '[tasks.codes.dose]\nvalue = "1"\nscheme = "SCT"\nmeaning = "Dosis 😀"\n'
+    sentences = 'table = "elsewhere/list.csv"\nsentences = "gone.csv"'
+    text = SETTINGS.replace("[fit]", f"{code}[fit]")
+    write_file(tmp_path / "own.toml", text.replace('table = "elsewhere/list.csv"', sentences))
+    out = tmp_path / "out"
+    import_rows("table", tmp_path / "in", out, "--settings", tmp_path / "own.toml")
+    assert read_settings(out).tasks[1].codes["dose"].meaning == "Dosis 😀"
+    assert "sentences are not imported" in (out / "cohort.toml").read_text()
+
+
 def test_the_same_key_gives_the_same_names_and_another_run_others(tmp_path: Path) -> None:
     make_mimic(tmp_path / "mimic")
     key = tmp_path / "key"
@@ -560,7 +714,25 @@ def test_deidentify_takes_a_folder_of_studies(tmp_path: Path) -> None:
     assert f"left out: {BURNED_IN}: 1" in printed
     assert "left out: file that is neither image, note nor recording: 1" in printed
     assert "de-identified: text: name: 3" in printed
-    assert "needs tasks" in printed
+    assert "No study has a label" in printed
+    assert "labels: there are none" in (tmp_path / "out" / "check.md").read_text()
+    assert not (tmp_path / "out" / "check.json").read_text().count("A1")
+
+
+def test_a_folder_study_is_of_one_patient_and_a_table_is_not_passed_over(tmp_path: Path) -> None:
+    place = tmp_path / "in" / "study"
+    write_file(place / "x.dcm", dicom(PatientID="A1"))
+    write_file(place / "n.txt", "Cough.")
+    write_file(
+        place / "voice.dcm", voice_object(bytes(range(256)) * 40, samples=10_240, patient_id="B2")
+    )
+    write_file(tmp_path / "in" / "other" / "n.txt", "Fever.")
+    run("deidentify", tmp_path / "in", tmp_path / "out")
+    assert len(read_table(tmp_path / "out" / "cohort.csv")) == 1
+    left_out = read_record(tmp_path / "out")["left_out"]
+    assert left_out == {"study with files of more than one patient": 1}
+    with pytest.raises(SourceError, match="medfuse import table"):
+        run("deidentify", tmp_path / "out", tmp_path / "again")
 
 
 def test_what_a_dicom_recording_calls_the_patient_is_found_in_the_note(tmp_path: Path) -> None:
@@ -583,10 +755,160 @@ def test_another_layout_is_named_with_what_was_expected(source: str, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_an_import_that_fails_midway_or_is_ended_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+    table = tmp_path / "covid" / "metadata.csv"
+    rows = read_table(table)
+    write_table(table, [*rows[:2], rows[2] | {"folder": "../.."}])
+    out = tmp_path / "made" / "out"
+    out.mkdir(parents=True)
+    with pytest.raises(SourceError, match="outside the folder"):
+        run("import", "covid-cxr", tmp_path / "covid", out)
+    assert [path.name for path in out.parent.rglob("*")] == ["out"]
+    write_table(table, rows)
+    for number in (signal.SIGTERM, signal.SIGINT):
+
+        def end(*_: object, number: int = number) -> Path:
+            assert list(out.parent.glob(".out*/studies/S000001/image_0.png"))
+            signal.raise_signal(number)
+            raise AssertionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(write, "_characteristics", end)
+            with pytest.raises((SystemExit, KeyboardInterrupt)):
+                write_import(
+                    "covid-cxr",
+                    COVID_CXR,
+                    COVID_CXR.read(tmp_path / "covid", ImportOptions()),
+                    ImportOptions(),
+                    out,
+                    Session(Pseudonyms(bytes(32))),
+                )
+        assert [path.name for path in out.parent.rglob("*")] == ["out"]
+    run("import", "covid-cxr", tmp_path / "covid", out)
+    assert {path.name for path in out.iterdir()} == WRITTEN
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", fail)
+        with pytest.raises(SourceError, match=r"out: a file cannot be .* \(No space left"):
+            run("import", "covid-cxr", tmp_path / "covid", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["covid"]
+
+
+def test_an_import_is_read_from_anywhere_and_after_it_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_covid(tmp_path / "covid")
+    monkeypatch.chdir(tmp_path)
+    run("import", "covid-cxr", "covid", "out")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").rename(tmp_path / "elsewhere" / "moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    settings = read_settings(Path("moved"))
+    assert all(load_study(row) for row in read_cohort(settings.cohort, settings.tasks).rows)
+
+
+def test_an_import_is_checked_and_says_plainly_when_it_fails(tmp_path: Path) -> None:
+    root = tmp_path / "covid"
+    make_covid(root)
+    (row, *_) = read_table(root / "metadata.csv")
+    findings = ["Pneumonia/Viral/COVID-19", "Pneumonia/Bacterial"] * 20
+    notes = ["Cough, COVID-19 suspected.", "Cough."] * 20
+    write_table(
+        root / "metadata.csv",
+        [
+            row | {"patientid": n, "finding": finding, "filename": "", "clinical_notes": note}
+            for n, (finding, note) in enumerate(zip(findings, notes, strict=True))
+        ],
+    )
+    out = tmp_path / "out"
+    printed = " ".join(run("import", "covid-cxr", root, out).split())
+    report = LeakReport.model_validate_json((out / "check.json").read_bytes())
+    assert report.failed == ("label-in-note", "note-words")
+    assert "The cohort fails (label-in-note, note-words)" in printed
+    assert "fails its check (label-in-note, note-words)" in printed
+    assert all(" ".join(finding.message.split()) in printed for finding in report.findings)
+    assert "ready for medfuse train" not in printed
+    assert (out / "check.md").read_text().startswith("# The cohort fails")
+    # The check is the one that training makes.
+    assert report == check_cohort(read_request(out / "cohort.toml"), workers=1)
+    # With too few patients it can test little, and says so.
+    printed = run("import", "covid-cxr", root, tmp_path / "few", "--limit", 4)
+    assert "too few patients (2 with it, 2 without)" in " ".join(printed.split())
+    assert "is ready for medfuse train" in printed
+
+
+def test_an_import_of_which_nothing_is_left_is_an_error_that_says_why(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic")
+    (tmp_path / "other" / "files").mkdir(parents=True)
+    options = ("--images", tmp_path / "other")
+    with pytest.raises(SourceError, match=r"no study is left .*images are not there: 4"):
+        run("import", "mimic-cxr", tmp_path / "mimic", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
     write_table(tmp_path / "in" / "combined_data.csv", [{"id": "x", "a": 3}])
     with pytest.raises(SourceError, match="no column covid_status, g, record_date"):
         run("import", "coswara", tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "patienté".encode("latin-1")),
+        ("metadata.csv.gz", b"not gzip"),
+        ("metadata.csv.gz", gzip.compress(b"patientid,sex\n" * 99)[:30]),
+        ("metadata.csv.gz", gzip.compress(b"a,b\n" * 99)[:20] + bytes(40)),
+        ("metadata.csv", '"' + "x" * 2**21),
+    ],
+)
+def test_a_damaged_table_is_one_line(tmp_path: Path, name: str, content: bytes | str) -> None:
+    write_file(tmp_path / "in" / name, content)
+    with pytest.raises(SourceError, match="not a well-formed CSV table") as caught:
+        run("import", "covid-cxr", tmp_path / "in", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_bounded_before_it_is_in_memory(tmp_path: Path) -> None:
+    write_file(tmp_path / "in" / "metadata.csv.gz", gzip.compress(b"," * 2**25))
+    with pytest.raises(LimitError, match=r"metadata\.csv\.gz: a line has more"):
+        run("import", "covid-cxr", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_damaged_file_in_gzip_is_left_out_as_any_other(tmp_path: Path) -> None:
+    make_mimic(tmp_path / "mimic", packed=True)
+    (path,) = (tmp_path / "mimic").glob("files/p19/*/*/*.dcm.gz")
+    data = path.read_bytes()
+    for damaged in (data[:100], data[:20] + bytes(100)):
+        path.write_bytes(damaged)
+        out = tmp_path / f"out {len(damaged)}"
+        rows = import_rows("mimic-cxr", tmp_path / "mimic", out)
+        assert rows[3]["images"] == ""
+        assert read_record(out)["left_out"] == {"image that can't be read": 1}
+
+
+def test_a_damaged_archive_of_reports_is_one_line(tmp_path: Path) -> None:
+    write_file(tmp_path / "x.xml", "x" * 5_000)
+    with tarfile.open(tmp_path / "in.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "x.xml", "x.xml")
+    data = (tmp_path / "in.tgz").read_bytes()
+    for damaged in (b"x" * 500, data[:60], data[:40] + bytes(100)):
+        write_file(tmp_path / "in" / "NLMCXR_reports.tgz", damaged)
+        with pytest.raises(SourceError, match=r"NLMCXR_reports.tgz: damaged"):
+            run("import", "open-i", tmp_path / "in", tmp_path / "out")
 
 
 def test_a_path_or_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:

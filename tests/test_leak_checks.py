@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from medfuse.config import PrepareSettings, Task, TaskKind, VoiceSettings
 from medfuse.data.cohort import Split
@@ -131,6 +131,41 @@ def test_a_changed_copy_of_another_patients_image_is_found() -> None:
 def test_a_crop_of_another_patients_image_is_found() -> None:
     images = [as_thumbnail(as_png(phantom(k))) for k in range(40)]
     images.append(as_thumbnail(as_png(phantom(7)[10:-14, 16:-11])))  # 6.7 % of either side
+    facts = [StudyFacts(image=make_image(thumbnail=own)) for own in images]
+    finding = only(check_duplicates(make_examined([with_file(r) for r in ROWS[:41]], facts)))
+    assert finding.examples == ("S7", "S40")
+
+
+def test_a_mark_that_films_share_makes_no_copies_and_one_that_is_added_hides_none() -> None:
+    def film(k: int, *, marked: bool) -> np.ndarray:
+        """A film of little contrast, as of lungs; a mark is the brightest thing in it."""
+        picture = Image.fromarray(np.round(50 + 110 * phantom(k)).astype(np.uint8))
+        if marked:
+            draw = ImageDraw.Draw(picture)
+            draw.rectangle((20, 20, 110, 50), fill=255)
+            draw.text((220, 310), "PORTABLE AP", fill=255, font_size=24)
+        return np.asarray(picture, np.float32) / 255
+
+    films = [as_thumbnail(as_png(film(k, marked=k < 8))) for k in range(40)]
+    facts = [StudyFacts(image=make_image(thumbnail=own)) for own in films]
+    rows = [with_file(row) for row in ROWS[:41]]
+    assert not check_duplicates(make_examined(rows[:40], facts))
+    rng = np.random.default_rng(0)
+    for original, marked in ((5, True), (5, False), (17, True)):
+        copied = as_thumbnail(copy_image(film(original, marked=marked), rng))
+        copy = StudyFacts(image=make_image(thumbnail=copied))
+        finding = only(check_duplicates(make_examined(rows, [*facts, copy])))
+        assert finding.examples == (f"S{original}", "S40")
+
+
+def test_a_copy_of_a_film_that_is_mostly_black_is_found() -> None:
+    def place(image: np.ndarray) -> np.ndarray:
+        black = np.zeros((800, 1_200), np.float32)
+        black[:360, :400] = image
+        return black
+
+    images = [as_thumbnail(as_png(place(phantom(k)))) for k in range(40)]
+    images.append(as_thumbnail(copy_image(place(phantom(7)), np.random.default_rng(1))))
     facts = [StudyFacts(image=make_image(thumbnail=own)) for own in images]
     finding = only(check_duplicates(make_examined([with_file(r) for r in ROWS[:41]], facts)))
     assert finding.examples == ("S7", "S40")
@@ -411,6 +446,33 @@ def test_the_place_in_a_note_fails_and_its_sentence_is_masked() -> None:
     assert findings[0].remedy is not None
     assert findings[0].remedy.mask_words == ("Seen at the Northfield unit",)
     assert findings[1].feature == "northfield"
+
+
+def test_a_sentence_that_few_patients_have_is_never_shown() -> None:
+    notes = [
+        random_note(i) + (". Seen at the Northfield unit." if k else ". Seen at home.")
+        for i, k in enumerate(TOLD)
+    ]
+    notes[1] += " Quimby came to the unit at noon."
+    findings = check_sources(with_notes(ROWS, notes))
+    assert [f.remedy.mask_words for f in findings if f.remedy] == [
+        ("unit",),
+        ("Seen at the Northfield unit",),
+    ]
+    assert not any("quimby" in f.model_dump_json().lower() for f in findings)
+
+
+def test_a_date_is_shown_by_its_month() -> None:
+    days = [f"2024-{3 if k else 8:02}-{1 + i % 28:02}" for i, k in enumerate(TOLD)]
+    finding = only(check_acquisition(make_examined(ROWS, others={"scan_date": days})))
+    assert (finding.kind, "up to 2024-03'" in finding.message) == ("date", True)
+
+
+def test_rates_of_the_body_are_no_sampling_rates() -> None:
+    rates = {"heart_rate": [str(60 + 40 * k) for k in TOLD]}
+    assert not check_acquisition(make_examined(ROWS, others=rates))
+    rates = {"recording rate": rates["heart_rate"]}
+    assert only(check_acquisition(make_examined(ROWS, others=rates))).kind == "sampling-rate"
 
 
 def test_a_mark_that_masking_left_is_a_source_word() -> None:

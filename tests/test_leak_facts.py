@@ -218,3 +218,15 @@ def test_kept_facts_are_those_that_were_read(tmp_path: Path) -> None:
     kept.write_bytes(b"damaged")
     read_facts([replace(row) for row in rows], settings, 1, told.append, tmp_path / "kept")
     assert told[3:] == [1, 2, 3]
+    # Notes are read anew, so whether one can be read is not remembered.
+    (tmp_path / "0" / "note.txt").write_bytes(b"\0\0\0")
+    assert [f.unread for f in read_facts(rows, settings, 1, None, tmp_path / "kept")] == [1, 0, 0]
+    (tmp_path / "0" / "note.txt").write_bytes(b"Cough.")
+    assert read_facts(rows, settings, 1, None, tmp_path / "kept")[0].unread == 0
+    # Damaged ones are made anew.
+    whole = kept.read_bytes()
+    for damaged in (whole[:-100], whole[:200] + bytes(100) + whole[300:], b"PK"):
+        kept.write_bytes(damaged)
+        told.clear()
+        read_facts(rows, settings, 1, told.append, tmp_path / "kept")
+        assert told == [1, 2, 3]

@@ -183,7 +183,7 @@ def test_a_leak_without_a_remedy_stays_and_is_reported(tmp_path: Path) -> None:
 
 def test_a_fix_never_writes_into_a_folder_with_something_in_it(tmp_path: Path) -> None:
     config = of_table(tmp_path, make_table(20))
-    with pytest.raises(CohortError, match="not empty"):
+    with pytest.raises(CohortError, match="new or an empty folder"):
         fix_cohort(config, request_of(config), tmp_path, workers=1)
 
 

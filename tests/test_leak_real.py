@@ -1,13 +1,21 @@
 """The real sets' known leaks, found by the check alone; see docs/check-cohort.md."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
-from medfuse.config import read_settings
+from medfuse.config import Limits, read_settings
+from medfuse.data.cohort import read_cohort
 from medfuse.leaks.check import CheckRequest, check_cohort
+from medfuse.leaks.checks.duplicates import find_same_images
+from medfuse.leaks.facts import StudyFacts
+from medfuse.leaks.image_facts import read_image_facts
 from medfuse.leaks.report import LeakReport
 from medfuse.training.settings import TrainSettings
+from tests.leak_cohorts import make_examined
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -37,6 +45,34 @@ def test_the_words_and_the_website_of_covid_19_case_reports_are_found() -> None:
     assert website.figure.low is not None
     assert website.figure.low > 0.8
     assert "source_url" in website.feature + website.message
+
+
+def test_films_that_bear_the_same_mark_or_frame_are_no_copies() -> None:
+    settings = read_settings(EXAMPLES / "check-covid.toml", TrainSettings)
+    table = (ROOT / settings.cohort.table).resolve()
+    if not table.is_file():
+        pytest.skip(f"the real data is not there: {settings.cohort.table} from the repository")
+    cohort = settings.cohort.model_copy(update={"table": table})
+    rows = read_cohort(cohort, settings.tasks).rows[:150]
+
+    def find(draw: Callable[[ImageDraw.ImageDraw, int, int], None]) -> list[tuple[int, int]]:
+        facts = []
+        for row in rows:
+            file = io.BytesIO()
+            with Image.open(row.images[0]) as picture:
+                marked = picture.convert("L")
+            draw(ImageDraw.Draw(marked), *marked.size)
+            marked.save(file, "PNG")
+            read = read_image_facts([file.getvalue()], settings.prepare.image, Limits())
+            facts.append(StudyFacts(image=read))
+        return find_same_images(make_examined(rows, facts))
+
+    plain = find(lambda *_: None)
+    assert find(lambda d, w, h: d.rectangle((0, 0, w - 1, h - 1), outline=255, width=6)) == plain
+    assert find(lambda d, w, h: d.rectangle((20, 20, 20 + w // 5, 40), fill=255)) == plain
+    assert (
+        find(lambda d, w, h: d.text((20, 20), "PORTABLE AP", fill=255, font_size=w // 12)) == plain
+    )
 
 
 def test_the_sampling_rate_of_bronchitis_lung_sounds_is_found() -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from medfuse.config import Settings, Task
+from medfuse.config import SETTINGS_FOLDER, Settings, Task
 from medfuse.data.labels import LabelSettings, label_reader
 from medfuse.data.sentences import GivenSentence, read_sentences
 from medfuse.errors import CohortError
@@ -69,10 +69,24 @@ class Columns(Settings):
         return self
 
 
+@runtime_checkable
+class _Validation(Protocol):
+    """Pydantic's ``ValidationInfo``, which can't be checked while tests run."""
+
+    @property
+    def context(self) -> Mapping[str, Path] | None:
+        """Give what `read_settings` says of the file."""
+
+
 class CohortSettings(Settings):
     """One table and how to read it."""
 
-    table: Path = Field(description="CSV or Parquet; relative to the working directory")
+    table: Path = Field(description="CSV or Parquet")
+    relative_to: Literal["working_directory", "settings_file"] = Field(
+        default="working_directory",
+        description="where table, root and sentences start; settings_file: a cohort's own settings "
+        "lie beside its table, and both may be moved",
+    )
     root: Path | None = Field(
         default=None, description="folder that paths start from and stay in; the table's by default"
     )
@@ -93,6 +107,22 @@ class CohortSettings(Settings):
     check_identity: bool = Field(
         default=False, description="the patient column is the DICOM PatientID and must agree"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_at_the_settings_file(cls, data: object, info: _Validation) -> object:
+        """Once read, every path starts at the working directory, wherever the settings are."""
+        if not isinstance(data, dict) or data.get("relative_to") != "settings_file":
+            return data
+        folder = (info.context or {}).get(SETTINGS_FOLDER)
+        if folder is None:
+            raise ValueError("relative_to = 'settings_file' is for settings that a file holds")
+        paths = {
+            name: folder / data[name]
+            for name in ("table", "root", "sentences")
+            if isinstance(data.get(name), str)
+        }
+        return {**data, **paths, "relative_to": "working_directory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +192,9 @@ class Cohort:
     def labels(self) -> Float[np.ndarray, "n c"]:
         """All labels, a row per study."""
         width = sum(task.label_columns for task in self.tasks)
-        return np.array([row.labels for row in self.rows], dtype=np.float64).reshape(-1, width)
+        return np.array([row.labels for row in self.rows], dtype=np.float64).reshape(
+            len(self.rows), width
+        )
 
     @property
     def digest(self) -> str:

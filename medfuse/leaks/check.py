@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import comb
 
-from medfuse.config import PrepareSettings, Task
+from medfuse.config import PrepareSettings, Task, read_settings
 from medfuse.data.cohort import CohortSettings, WholeTable, read_whole_table
 from medfuse.leaks.checks.absence import check_absence
 from medfuse.leaks.checks.acquisition import KINDS, check_acquisition
@@ -26,6 +26,7 @@ from medfuse.leaks.examined import Examined, make_targets, number_patients
 from medfuse.leaks.facts import StudyFacts, read_facts
 from medfuse.leaks.report import LeakFinding, LeakReport, Unchecked
 from medfuse.leaks.settings import CheckSettings
+from medfuse.training.settings import TrainSettings
 
 Check = Callable[[Examined], list[LeakFinding]]
 
@@ -68,6 +69,16 @@ class CheckRequest:
     tasks: tuple[Task, ...]
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     check: CheckSettings = field(default_factory=CheckSettings)
+
+
+def read_request(config: Path) -> CheckRequest:
+    """Read what is to be checked from the settings file of a training run.
+
+    Raises:
+        SettingsError: It can't be read.
+    """
+    settings = read_settings(config, TrainSettings)
+    return CheckRequest(settings.cohort, settings.tasks, settings.prepare, settings.check)
 
 
 def check_cohort(
@@ -131,6 +142,8 @@ def examine(
 def _list_unchecked(examined: Examined) -> list[Unchecked]:
     """Say what is too small or not there, instead of passing it in silence."""
     found = []
+    if not examined.targets:
+        found.append(Unchecked(kind="labels", why="there are none, so nothing can tell one"))
     for target in examined.targets:
         yes, no = (len(np.unique(examined.patients[target.labels == v])) for v in (1, 0))
         # Twice the chance of the one table that separates all patients.

@@ -8,8 +8,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from medfuse.leaks.check import CheckRequest
-
 
 def check_cohort(
     config: Annotated[
@@ -28,7 +26,7 @@ def check_cohort(
             min=0, help="Instead: plant leaks in so many known-truth cohorts, and count the found."
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of --prove.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of --prove.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core.")] = 0,
 ) -> None:
     """Find what makes a model look good for the wrong reason, before it is trained."""
@@ -53,11 +51,12 @@ def _check(
     from rich.markdown import Markdown
 
     from medfuse.leaks.check import check_cohort as find_leaks
+    from medfuse.leaks.check import read_request
     from medfuse.leaks.fix import fix_cohort
     from medfuse.leaks.progress import reading_progress
-    from medfuse.leaks.report import format_report
+    from medfuse.leaks.report import format_report, write_report
 
-    request = _read_request(config)
+    request = read_request(config)
     with reading_progress(RichConsole(stderr=True)) as advance:
         if fix is not None:
             fixed = fix_cohort(config, request, fix, workers=workers, advance=advance)
@@ -70,19 +69,8 @@ def _check(
         console.print(f"{fixed.rows} rows in {fix}; train on {fix / 'settings.toml'}")
     console.print(Markdown(format_report(report)))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "check.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (out / "check.md").write_text(format_report(report), encoding="utf-8")
+        write_report(report, out)
     return bool(report.failed)
-
-
-def _read_request(config: Path) -> "CheckRequest":
-    from medfuse.config import read_settings
-    from medfuse.leaks.check import CheckRequest
-    from medfuse.training.settings import TrainSettings
-
-    settings = read_settings(config, TrainSettings)
-    return CheckRequest(settings.cohort, settings.tasks, settings.prepare, settings.check)
 
 
 def _prove(cohorts: int, seed: int, workers: int, out: Path | None, console: "Console") -> None:

@@ -8,6 +8,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -24,7 +26,7 @@ from medfuse.data.note import read_sections
 from medfuse.errors import CohortError, InputError
 from medfuse.leaks.image_facts import ImageFacts, read_image_facts
 from medfuse.leaks.voice_facts import VoiceFacts, read_voice_facts
-from medfuse.types import Study
+from medfuse.types import Modality, Study
 
 FEW = 8
 """Up to this many studies are read in this process; starting others takes seconds."""
@@ -73,7 +75,7 @@ def read_facts(
         if advance is not None:
             advance(len(facts))
     if kept is not None:
-        _save(kept, facts)
+        _save(kept, rows, facts)
     return tuple(facts)
 
 
@@ -140,12 +142,12 @@ def _sign(rows: Sequence[CohortRow], settings: PrepareSettings) -> str:
     return digest.hexdigest()[:32]
 
 
-def _save(path: Path, facts: Sequence[StudyFacts]) -> None:
-    """Keep the facts of images and recordings as arrays and one JSON text."""
+def _save(path: Path, rows: Sequence[CohortRow], facts: Sequence[StudyFacts]) -> None:
+    """Keep the facts of images and recordings as arrays and one JSON text; nothing of notes."""
     told = []
     arrays: dict[str, list[np.ndarray]] = {"thumbnails": [], "edges": [], "fingerprints": []}
-    for own in facts:
-        entry: dict[str, object] = {"unread": own.unread, "noted": own.note is not None}
+    for row, own in zip(rows, facts, strict=True):
+        entry: dict[str, object] = {"unread": own.unread - _note_unread(row, own.note)}
         if own.image is not None:
             entry["image"] = [own.image.made, own.image.stored, own.image.numbers]
             entry["frames"] = len(own.image.thumbnails)
@@ -172,12 +174,12 @@ def _load(
 ) -> tuple[StudyFacts, ...] | None:
     """Find kept facts, and read the notes to them; None where there are none, or damaged ones."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             told = json.loads(archive["told"].tobytes())
             thumbnails, edges, fingerprints = (
                 archive[name] for name in ("thumbnails", "edges", "fingerprints")
             )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     facts, frame, image, moment = [], 0, 0, 0
     for row, entry in zip(rows, told, strict=True):
@@ -193,8 +195,15 @@ def _load(
             stored, numbers = entry["voice"]
             own_voice = VoiceFacts(stored, numbers, fingerprints[moment:end])
             moment = end
-        facts.append(StudyFacts(own_image, _read_note(row, settings), own_voice, entry["unread"]))
+        note = _read_note(row, settings)
+        unread = entry["unread"] + _note_unread(row, note)
+        facts.append(StudyFacts(own_image, note, own_voice, unread))
     return tuple(facts)
+
+
+def _note_unread(row: CohortRow, note: str | None) -> bool:
+    """Say whether a study has a note that cannot be read."""
+    return Modality.NOTE in row.present and note is None
 
 
 def _read_note(row: CohortRow, settings: PrepareSettings) -> str | None:

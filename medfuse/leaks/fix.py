@@ -19,12 +19,12 @@ from medfuse.config import PrepareSettings
 from medfuse.data.cohort import CohortSettings, read_table
 from medfuse.errors import CohortError
 from medfuse.leaks.check import CheckRequest, check_cohort
-from medfuse.leaks.report import LeakFinding, LeakReport, Remedy, format_report
+from medfuse.leaks.report import PAGE, LeakFinding, LeakReport, Remedy, format_report
+from medfuse.whole import write_whole
 
 TABLE = "cohort.csv"
 SETTINGS = "settings.toml"
 LOG = "remedies.csv"
-REPORT = "check.md"
 
 ROUNDS = 12
 """Times that remedies are applied and the cohort checked again."""
@@ -83,29 +83,27 @@ def fix_cohort(
         folder: Where facts about files are kept.
 
     Raises:
-        CohortError: ``out`` holds something, or the cohort cannot be read.
+        CohortError: ``out`` holds something or can't be written, or the cohort cannot be read.
     """
-    if out.exists() and any(out.iterdir()):
-        raise CohortError(f"{out}: not empty; choose another folder for the cohort without leaks")
 
     def look(asked: CheckRequest) -> LeakReport:
         return check_cohort(asked, workers=workers, advance=advance, folder=folder)
 
-    before = after = look(request)
-    out.mkdir(parents=True, exist_ok=True)
-    work = _Work(_move_table(request, out), _number_studies(request.cohort), out)
-    for _ in range(ROUNDS):
-        chosen = _choose(after.by("fail"))
-        if not chosen:
-            break
-        for finding in chosen:
-            _apply(work, finding)
+    with write_whole(out, CohortError) as part:
+        before = after = look(request)
+        work = _Work(_move_table(request, part), _number_studies(request.cohort), part)
+        for _ in range(ROUNDS):
+            chosen = _choose(after.by("fail"))
+            if not chosen:
+                break
+            for finding in chosen:
+                _apply(work, finding)
+            _write_table(work)
+            after = look(work.request)
         _write_table(work)
-        after = look(work.request)
-    _write_table(work)
-    _write_settings(config, work)
-    _write_log(work)
-    (out / REPORT).write_text(format_report(after), encoding="utf-8")
+        _write_settings(config, work)
+        _write_log(work)
+        (part / PAGE).write_text(format_report(after), encoding="utf-8")
     return Fixed(before, after, tuple(work.applied), len(work.table))
 
 
@@ -200,7 +198,11 @@ def _write_settings(config: Path, work: _Work) -> None:
     document = tomlkit.parse(config.read_text(encoding="utf-8"))
     cohort, prepare = work.request.cohort, work.request.prepare
     own = _section(document, "cohort")
-    own["table"], own["root"] = str(cohort.table), str(cohort.root)
+    # The table is beside the settings; the files stay where they are.
+    own["table"], own["relative_to"] = TABLE, "settings_file"
+    for name, path in (("root", cohort.root), ("sentences", cohort.sentences)):
+        if path is not None:
+            own[name] = str(path.resolve())
     if "columns" in own:
         _section(own, "columns")["study_id"] = cohort.columns.study_id
     sections = {

@@ -1,14 +1,19 @@
 """What a check finds: findings with their figures and remedies in, JSON and a readable page out."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from medfuse.config import Box, Settings
+from medfuse.errors import CohortError
 from medfuse.trust.bootstrap import Figure
 
 Severity = Literal["fail", "warn", "info"]
+
+JSON = "check.json"
+PAGE = "check.md"
 
 EXAMPLES = 5
 """How many studies a finding names."""
@@ -144,6 +149,20 @@ def describe_finding(finding: LeakFinding) -> str:
     told = "" if finding.target is None else f" tells {finding.target}"
     figure = "" if finding.figure is None else f", AUROC {finding.figure}"
     return f"{finding.severity}: {finding.kind}{told}, {finding.count} studies{figure}"
+
+
+def write_report(report: LeakReport, folder: Path) -> None:
+    """Write a report as `JSON` and as `PAGE` into a folder, which is made.
+
+    Raises:
+        CohortError: It cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JSON).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / PAGE).write_text(format_report(report), encoding="utf-8")
+    except OSError as error:
+        raise CohortError(f"{folder}: the report cannot be written ({error.strerror})") from error
 
 
 def format_report(report: LeakReport) -> str:

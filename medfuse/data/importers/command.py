@@ -46,15 +46,19 @@ def import_cohort(
     """Import a dataset as a cohort, de-identified before anything is written."""
     from pydantic import ValidationError
     from rich.console import Console
+    from rich.markdown import Markdown
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from medfuse.data.importers import IMPORTERS
+    from medfuse.data.importers.check import check_import
     from medfuse.data.importers.source import ImportOptions
     from medfuse.data.importers.write import SETTINGS, TABLE, write_import
     from medfuse.deidentify.pseudonyms import make_pseudonyms
     from medfuse.deidentify.session import Session
     from medfuse.deidentify.settings import DeidentifySettings
     from medfuse.errors import SettingsError, SourceError
+    from medfuse.leaks.progress import reading_progress
+    from medfuse.leaks.report import PAGE, format_report
 
     if source not in IMPORTERS:
         raise SourceError(f"no source {source!r}; expected {', '.join(IMPORTERS)}")
@@ -90,15 +94,25 @@ def import_cohort(
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(
         f"{summary.studies} studies of {summary.patients} patients: {summary.images} images, "
-        f"{summary.notes} notes, {summary.voices} recordings"
+        f"{summary.notes} notes, {summary.voices} recordings; {summary.labelled} have a label"
     )
     for reason, count in summary.left_out.items():
         console.print(f"left out: {reason}: {count}")
     for kind, count in summary.replaced.items():
         console.print(f"de-identified: {kind}: {count}")
-    if cohort.tasks:
+    with reading_progress(Console(stderr=True), "checking", summary.studies) as advance:
+        report = check_import(out, cohort, summary, advance=advance)
+    console.print(Markdown(format_report(report)), soft_wrap=False)
+    if report.failed:
+        console.print(
+            f"The cohort fails its check ({', '.join(report.failed)}): see {out / PAGE}. Medfuse "
+            f"train refuses it; medfuse check-cohort {out / SETTINGS} --fix FOLDER takes away what "
+            "can be"
+        )
+    elif summary.labelled:
         console.print(f"{out / SETTINGS} is ready for medfuse train")
-    else:
-        console.print(f"{out / SETTINGS} needs tasks, and {out / TABLE} their labels, for training")
-    # The cohort's check belongs here, on `out / SETTINGS`: a cohort that was just imported is
-    # looked at before anybody trains on it.
+    if not summary.labelled:
+        console.print(
+            f"No study has a label: {out / SETTINGS} needs [[tasks]], and {out / TABLE} their "
+            "labels, for training"
+        )

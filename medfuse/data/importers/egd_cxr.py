@@ -18,6 +18,7 @@ from medfuse.data.importers.source import (
     find_table,
     inside,
     read_flag,
+    read_phrase,
     read_rows,
     read_text,
 )
@@ -107,10 +108,10 @@ def _read_study(
     image = find_image(options.images or folder, row["path"])
     if image is None:
         left_out["image that is not there"] += 1
-    place = inside(folder, _FOLDER, row["dicom_id"])
-    recordings = [place / name for name in ("audio.wav", "audio.mp3")]
+    files = partial(inside, folder, _FOLDER, row["dicom_id"])
+    recordings = (files(name) for name in ("audio.wav", "audio.mp3"))
     recording = next((path for path in recordings if path.is_file()), None)
-    transcript = place / "transcript.json"
+    transcript = files("transcript.json")
     full_text, phrases = _read_transcript(transcript) if transcript.is_file() else ("", ())
     notes = {"indication": row["cxr_exam_indication"], "transcript": full_text, "none": ""}
     marked = [name for column, name in _CONDITIONS.items() if row[column] in ("1", "1.0")]
@@ -122,9 +123,7 @@ def _read_study(
         study_id=row["dicom_id"],
         images=(image,) if image else (),
         note=notes[note],
-        voice=recording and inside(folder, _FOLDER, row["dicom_id"], recording.name)
-        if voice == "dictation"
-        else None,
+        voice=recording if voice == "dictation" else None,
         transcript=phrases,
         labels=labels,
         sex=row.get("gender", ""),
@@ -137,11 +136,11 @@ def _read_transcript(path: Path) -> tuple[str, tuple[Phrase, ...]]:
     try:
         content = json.loads(read_text(path, Limits()))
         phrases = tuple(
-            Phrase(str(part["phrase"]), float(part["begin_time"]), float(part["end_time"]))
+            read_phrase(*(str(part[key]) for key in ("phrase", "begin_time", "end_time")))
             for part in content["time_stamped_text"]
         )
         return str(content["full_text"]), phrases
-    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, InputError, SourceError) as error:
         raise SourceError(
             "a transcript.json is not as published: expected full_text and time_stamped_text, a "
             "list of phrase, begin_time and end_time"

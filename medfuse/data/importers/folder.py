@@ -14,8 +14,8 @@ from medfuse.data.importers.source import (
     read_note,
     read_part,
 )
-from medfuse.data.studies import StudyFiles, find_studies
-from medfuse.errors import InputError
+from medfuse.data.studies import TABLE, StudyFiles, find_studies
+from medfuse.errors import InputError, SourceError
 
 
 def read_folder(folder: Path, options: ImportOptions) -> SourceCohort:
@@ -23,7 +23,13 @@ def read_folder(folder: Path, options: ImportOptions) -> SourceCohort:
 
     Raises:
         InputError: There is no study in it.
+        SourceError: It has a table, which says what no file does: patients and labels.
     """
+    if (folder / TABLE).is_file():
+        raise SourceError(
+            f"{folder}: expected a folder for each study; it has {TABLE}, which medfuse import "
+            "table reads, by settings that say what its columns hold"
+        )
     studies = find_studies(folder)
     left_out: Counter[str] = Counter()
     return SourceCohort(
@@ -31,7 +37,10 @@ def read_folder(folder: Path, options: ImportOptions) -> SourceCohort:
         studies=_read_all(folder, studies, left_out),
         total=len(studies),
         left_out=left_out,
-        remarks=("There are no labels: add their columns to cohort.csv, and [[tasks]] here.",),
+        remarks=(
+            "There are no labels: add their columns to cohort.csv, and [[tasks]] here.",
+            "A study whose files have no PatientID is taken for a patient of its own.",
+        ),
     )
 
 
@@ -44,12 +53,16 @@ def _read_all(
         if not all(path.resolve().is_relative_to(root) for path in paths):
             left_out["study with a link that leaves the folder"] += 1
             continue
+        patients = _patients_of(study)
+        if len(patients) > 1:
+            left_out["study with files of more than one patient"] += 1
+            continue
         if study.others:
             left_out["file that is neither image, note nor recording"] += len(study.others)
         if len(study.voices) > 1:
             left_out["recording beyond a study's first"] += len(study.voices) - 1
         yield SourceStudy(
-            patient_id=_patient_of(study) or study.name,
+            patient_id=next(iter(patients), study.name),
             study_id=study.name,
             images=study.images,
             note="\n\n".join(read_note(path, left_out) for path in study.notes),
@@ -57,16 +70,17 @@ def _read_all(
         )
 
 
-def _patient_of(study: StudyFiles) -> str:
-    """Read the PatientID of a study's first file that has one."""
-    for path in study.images:
+def _patients_of(study: StudyFiles) -> set[str]:
+    """Read whose a study's files are by their PatientID; those that have none are nobody's."""
+    patients = set()
+    for path in (*study.images, *study.voices):
         try:
             identity = read_file_identity(read_part(path, Limits().file_bytes), Limits())
         except InputError:
-            continue  # a picture, or a file that is refused and counted later
+            continue  # no DICOM object, or a file that is refused and counted later
         if identity.patient_id:
-            return identity.patient_id
-    return ""
+            patients.add(identity.patient_id)
+    return patients
 
 
 FOLDER = Importer(

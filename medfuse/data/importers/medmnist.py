@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def read_medmnist(folder: Path, options: ImportOptions) -> SourceCohort:
     highest = max(int(labels.max()) for _, labels in parts.values())
     count = next(iter(parts.values()))[1].shape[1] if multilabel else highest + 1
     classes = CLASSES.get(flag, ())
-    if len(classes) != count:
+    # A copy without the last class has fewer numbers than names.
+    if len(classes) < count or (multilabel and len(classes) > count):
         classes = tuple(f"class_{i}" for i in range(max(count, 2)))
     kind = TaskKind.MULTILABEL if multilabel else TaskKind.MULTICLASS
     name = "findings" if multilabel else "label"
@@ -83,7 +85,7 @@ def _load(path: Path) -> dict[str, tuple[Images, Labels]]:
                 for split, name in SPLITS.items()
                 if {f"{split}_images", f"{split}_labels"} <= set(arrays.files)
             }
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, MemoryError) as error:
         raise SourceError(f"{path.name}: not an .npz file ({type(error).__name__})") from error
     if not parts:
         raise SourceError(
@@ -98,6 +100,11 @@ def _load(path: Path) -> dict[str, tuple[Images, Labels]]:
             )
         if labels.ndim != 2 or len(labels) != len(images) or labels.dtype.kind not in "iu":
             raise SourceError(f"{path.name}: expected a row of whole numbers for each image")
+        if not labels.size or labels.min() < 0 or (labels.shape[1] > 1 and labels.max() > 1):
+            raise SourceError(
+                f"{path.name}: expected images in each split, and labels of 0 or more (where an "
+                "image has several, 0 or 1)"
+            )
     return parts
 
 

@@ -74,13 +74,16 @@ def _read_all(
         if not images:
             left_out["study whose images are not there"] += 1
             continue
+        if splits and study_id not in splits:
+            left_out["study that the official split does not name"] += 1
+            continue
         yield SourceStudy(
             patient_id=subject_id,
             study_id=study_id,
             images=images,
             note=read_report(root, subject_id, study_id, note, left_out),
             labels={slug(name): read_flag(row[name], options.uncertain) for name in CHEXPERT},
-            split=splits.get(study_id, "") if splits else "",
+            split=splits.get(study_id, ""),
         )
 
 

@@ -1,6 +1,8 @@
 """Open-I's XML reports, or Kaggle's tables of them, in; films, indication and MeSH findings out."""
 
+import lzma
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from medfuse.data.importers.source import (
     read_rows,
 )
 from medfuse.data.studies import read_file
-from medfuse.errors import SourceError
+from medfuse.errors import LimitError, SourceError
 
 NOTES = {
     "indication": "why the film was taken: free of the answer",
@@ -119,15 +121,17 @@ def _unpack(folder: Path) -> Iterator[bytes]:
     try:
         with tarfile.open(inside(folder, REPORTS_TAR), "r:*") as archive:
             for member in archive:
+                whole += member.size
+                if whole > _TAR_BYTES:
+                    raise LimitError(f"{REPORTS_TAR}: unpacked, more than {_TAR_BYTES} bytes")
                 if not member.isreg() or not member.name.endswith(".xml"):
                     continue
-                whole += member.size
-                if member.size > _XML_BYTES or whole > _TAR_BYTES:
-                    raise SourceError(f"{REPORTS_TAR}: a report, or all together, is too large")
+                if member.size > _XML_BYTES:
+                    raise LimitError(f"{REPORTS_TAR}: a report has more than {_XML_BYTES} bytes")
                 file = archive.extractfile(member)
                 assert file is not None  # a regular file has content
                 yield file.read(_XML_BYTES)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise SourceError(f"{REPORTS_TAR}: damaged ({type(error).__name__})") from error
 
 

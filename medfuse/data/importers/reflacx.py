@@ -15,6 +15,7 @@ from medfuse.data.importers.source import (
     choose,
     inside,
     read_note,
+    read_phrase,
     read_rows,
     slug,
 )
@@ -59,7 +60,7 @@ def read_reflacx(folder: Path, options: ImportOptions) -> SourceCohort:
     task = Task(name="findings", kind=TaskKind.MULTILABEL, classes=tuple(slug(c) for c in labels))
     return SourceCohort(
         tasks=(task,),
-        studies=_read_all(tables, base, note, labels, options, left_out),
+        studies=_read_all(tables, base, options.images or folder, note, labels, options, left_out),
         total=total,
         left_out=left_out,
         remarks=(
@@ -72,12 +73,12 @@ def read_reflacx(folder: Path, options: ImportOptions) -> SourceCohort:
 def _read_all(
     tables: list[Path],
     base: Path,
+    root: Path,
     note: str,
     labels: tuple[str, ...],
     options: ImportOptions,
     left_out: Counter[str],
 ) -> Iterator[SourceStudy]:
-    root = options.images or base.parent
     for table in tables:
         for row in read_rows(table, _NEEDED):
             if row["split"] not in _SPLITS:
@@ -107,13 +108,7 @@ def _read_words(path: Path) -> tuple[Phrase, ...]:
     if not path.is_file():
         return ()
     needed = ("word", "timestamp_start_word", "timestamp_end_word")
-    try:
-        return tuple(
-            Phrase(row[needed[0]], float(row[needed[1]]), float(row[needed[2]]))
-            for row in read_rows(path, needed)
-        )
-    except ValueError as error:
-        raise SourceError(f"{path.name}: a time is not a number of seconds") from error
+    return tuple(read_phrase(*(row[name] for name in needed)) for row in read_rows(path, needed))
 
 
 def _read_certainty(cell: str, options: ImportOptions) -> str:

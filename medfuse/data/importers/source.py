@@ -3,7 +3,9 @@
 import csv
 import gzip
 import io
+import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +21,10 @@ from medfuse.deidentify.transcript import Phrase
 from medfuse.errors import InputError, LimitError, SourceError
 
 TABLE_BYTES = 2**30
-"""No published table here is larger; MIMIC-CXR's largest has 60 MB."""
+"""No published table here is larger, unpacked; MIMIC-CXR's largest has 60 MB."""
 
 CELL_CHARACTERS = 2**20
+LINE_CHARACTERS = 2**24
 
 
 class ImportOptions(Settings):
@@ -156,25 +159,25 @@ def read_rows(table: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
     Raises:
         SourceError: A column is missing, or it is not a CSV table.
     """
-    with _open_text(table) as file:
-        reader = csv.DictReader(file, restval="")
-        missing = sorted(set(needed) - set(reader.fieldnames or ()))
-        if missing:
-            raise SourceError(
-                f"{table.name}: no column {', '.join(missing)}; expected the layout in "
-                "docs/import.md"
-            )
-        try:
+    try:
+        with _open_text(table) as file:
+            reader = csv.DictReader(_read_lines(file, table.name), restval="")
+            missing = sorted(set(needed) - set(reader.fieldnames or ()))
+            if missing:
+                raise SourceError(
+                    f"{table.name}: no column {', '.join(missing)}; expected the layout in "
+                    "docs/import.md"
+                )
             for row in reader:
                 yield {
                     name: (cell or "").strip()
                     for name, cell in row.items()
                     if name is not None  # cells beyond the header
                 }
-        except (csv.Error, UnicodeDecodeError, EOFError, OSError) as error:
-            raise SourceError(
-                f"{table.name}: not a well-formed CSV table ({type(error).__name__})"
-            ) from error
+    except (csv.Error, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise SourceError(
+            f"{table.name}: not a well-formed CSV table in UTF-8 ({type(error).__name__})"
+        ) from error
 
 
 def label_columns(task: Task) -> tuple[str, ...]:
@@ -226,11 +229,26 @@ def read_part(path: Path, most_bytes: int) -> bytes:
     try:
         with gzip.open(io.BytesIO(data)) as file:
             plain = file.read(most_bytes + 1)
-    except (OSError, EOFError) as error:
-        raise SourceError(f"a file in gzip is damaged ({type(error).__name__})") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"a file in gzip is damaged ({type(error).__name__})") from error
     if len(plain) > most_bytes:
         raise LimitError(f"a file in gzip becomes more than {most_bytes} bytes")
     return plain
+
+
+def read_phrase(text: str, start_s: str, end_s: str) -> Phrase:
+    """Read a phrase and its times.
+
+    Raises:
+        SourceError: They are no stretch of a recording, in seconds.
+    """
+    try:
+        start, end = float(start_s), float(end_s)
+    except ValueError:
+        start = end = math.nan
+    if not -math.inf < start <= end < math.inf:
+        raise SourceError("a word's times are no seconds, or its end is before its start")
+    return Phrase(text, start, end)
 
 
 def read_flag(cell: str, uncertain: str) -> str:
@@ -251,11 +269,19 @@ def read_flag(cell: str, uncertain: str) -> str:
 
 def _open_text(table: Path) -> io.TextIOWrapper:
     csv.field_size_limit(CELL_CHARACTERS)
-    try:
-        if table.stat().st_size > TABLE_BYTES:
-            raise LimitError(f"{table.name}: more than {TABLE_BYTES} bytes")
-        packed = table.suffix == ".gz"
-        raw = gzip.open(table) if packed else table.open("rb")  # noqa: SIM115  # the caller closes it
-    except OSError as error:
-        raise SourceError(f"{table.name}: cannot be read ({error.strerror})") from error
+    packed = table.suffix == ".gz"
+    raw = gzip.open(table) if packed else table.open("rb")  # noqa: SIM115  # the caller closes it
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+
+
+def _read_lines(file: io.TextIOWrapper, name: str) -> Iterator[str]:
+    """Read line by line, and no more than a table may have, packed or not."""
+    whole = 0
+    while line := file.readline(LINE_CHARACTERS + 1):
+        whole += len(line)
+        if len(line) > LINE_CHARACTERS or whole > TABLE_BYTES:
+            raise LimitError(
+                f"{name}: a line has more than {LINE_CHARACTERS} characters, or the table more "
+                f"than {TABLE_BYTES}"
+            )
+        yield line

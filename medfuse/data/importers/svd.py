@@ -19,9 +19,10 @@ from medfuse.data.importers.source import (
 )
 from medfuse.errors import SourceError
 
-TABLES = ("overview.csv", "export.csv")
+TABLES = ("voice_data.csv", "overview.csv", "export.csv")
 VOICES = {
     "phrase": "the sentence",
+    "iau": "the vowels i, a and u in a row",
     **{
         f"{vowel}_{pitch}": f"the vowel {vowel}, pitch {pitch}"
         for vowel in "aiu"
@@ -32,6 +33,11 @@ NOTES = {
     "none": "no note",
     "diagnosis": "Diagnose, the clinician's remark in German: contains the answer",
 }
+NSP = ".nsp"
+"""The format of Kay's Computerized Speech Lab, in which Zenodo has the recordings."""
+
+NOT_WAV = "session whose recording is NSP; expected WAV: export it so, or convert it"
+
 _SEX = {"m": "M", "w": "F"}
 _KINDS = {"n": "0", "p": "1"}
 _NEEDED = ("AufnahmeID", "AufnahmeTyp", "SprecherID", "Geschlecht")
@@ -49,7 +55,8 @@ def read_svd(folder: Path, options: ImportOptions) -> SourceCohort:
     left_out: Counter[str] = Counter()
     recordings = {
         path.name: inside(folder, str(path.relative_to(folder)))
-        for path in sorted(folder.rglob(f"*-{voice}.wav"))
+        for path in sorted(folder.rglob(f"*-{voice}.*"))
+        if path.suffix in (".wav", NSP)
     }
     return SourceCohort(
         tasks=(Task(name="voice", kind=TaskKind.BINARY, classes=("disorder",)),),
@@ -64,15 +71,17 @@ def _read_all(
     table: Path, recordings: dict[str, Path], voice: str, note: str, left_out: Counter[str]
 ) -> Iterator[SourceStudy]:
     for row in read_rows(table, _NEEDED):
-        recording = recordings.get(f"{row['AufnahmeID']}-{voice}.wav")
+        stem = f"{row['AufnahmeID']}-{voice}"
+        recording = recordings.get(f"{stem}.wav")
         if recording is None:
-            left_out["session without this recording"] += 1
+            packed = f"{stem}{NSP}" in recordings
+            left_out[NOT_WAV if packed else "session without this recording"] += 1
             continue
         kind = row["AufnahmeTyp"].lower()
         if kind not in _KINDS:
             raise SourceError(f"{table.name}: AufnahmeTyp is neither n nor p")
         yield SourceStudy(
-            patient_id=row["SprecherID"] or f"session {row['AufnahmeID']}",
+            patient_id=row["SprecherID"],
             study_id=row["AufnahmeID"],
             voice=recording,
             note=row.get("Diagnose", "") if note == "diagnosis" else "",

@@ -1,15 +1,15 @@
 """A table of any layout and its settings in; its studies, for de-identification, out."""
 
 import math
-import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from medfuse.config import Settings, Task, TaskKind
+from medfuse.config import Settings, Task, TaskKind, read_settings
 from medfuse.data.cohort import CohortRow, CohortSettings, read_cohort
+from medfuse.data.cohort import read_table as read_cells
 from medfuse.data.importers.source import (
     Importer,
     ImportOptions,
@@ -18,9 +18,10 @@ from medfuse.data.importers.source import (
     inside,
     label_columns,
     read_note,
-    read_rows,
 )
-from medfuse.errors import SettingsError, SourceError
+from medfuse.errors import SourceError
+
+SENTENCES = "The settings' sentences are not imported: medfuse does not de-identify them."
 
 
 class _TableSettings(Settings):
@@ -42,48 +43,37 @@ def read_table(folder: Path, options: ImportOptions) -> SourceCohort:
     """
     if options.settings is None:
         raise SourceError("a table needs --settings, a file with [cohort] and [[tasks]]")
-    settings = _read_settings(options.settings)
+    settings = read_settings(options.settings, _TableSettings, ("cohort", "tasks"))
     own = settings.cohort.model_copy(
         update={
             "table": inside(folder, settings.cohort.table.name),
             "root": folder,
             "unlabelled": "train",
+            "sentences": None,
         }
     )
     cohort = read_cohort(own, settings.tasks)
-    names = _read_names(own.table, options.names)
+    names = _read_names(own, options.names)
     left_out = Counter(dict(cohort.excluded))
     return SourceCohort(
         tasks=settings.tasks,
         studies=_read_all(cohort.rows, settings.tasks, names, left_out),
         total=len(cohort.rows),
         left_out=left_out,
+        remarks=() if settings.cohort.sentences is None else (SENTENCES,),
     )
 
 
-def _read_settings(path: Path) -> _TableSettings:
-    """Read the two sections; the file may have others, which are training's."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _TableSettings.model_validate(
-            {name: data[name] for name in ("cohort", "tasks") if name in data}
-        )
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not a TOML file ({error})") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise SettingsError(f"{path}: " + "; ".join(lines)) from error
-
-
-def _read_names(table: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Read the columns that hold people's names, a row each."""
+def _read_names(cohort: CohortSettings, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Read the columns that hold people's names, a row each, as `read_cohort` counts rows."""
     if not columns:
         return []
-    if table.suffix != ".csv":
-        raise SourceError("--name-column reads CSV tables alone")
-    return [tuple(row[c] for c in columns if row[c]) for row in read_rows(table, columns)]
+    table = read_cells(cohort)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise SourceError(f"{cohort.table.name}: no column {', '.join(missing)} for --name-column")
+    rows = table[list(columns)].itertuples(index=False)
+    return [tuple(cell.strip() for cell in row if cell.strip()) for row in rows]
 
 
 def _read_all(

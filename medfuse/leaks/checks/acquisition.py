@@ -45,6 +45,11 @@ KIND_WORDS: dict[str, frozenset[str]] = {
 
 KINDS = tuple(KIND_WORDS)
 
+BODY_WORDS = _words(
+    "heart pulse respiratory breathing glomerular filtration sedimentation survival"
+)
+"""Words beside "rate" in a column that says how the patient is."""
+
 DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%Y/%m/%d", "%d.%m.%Y", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M")
 
 MOSTLY = 0.9
@@ -71,7 +76,7 @@ def kind_of_column(name: str, examined: Examined) -> str | None:
         return None
     words = set(split_name(name))
     for kind, known in KIND_WORDS.items():
-        if words & known:
+        if words & known and not (kind == "sampling-rate" and words & BODY_WORDS):
             return kind
     return "source" if name in settings.acquisition else None
 
@@ -91,7 +96,8 @@ def cut_column(name: str, cells: Sequence[str]) -> Iterator[Feature]:
     dates = parse_dates(cells)
     numbers = _parse_numbers(cells)
     if dates is not None:
-        made = cut_numbers(name, dates, lambda day: date.fromordinal(int(day)).isoformat())
+        # A bound is one study's own day, which may say whose study it is, so the month is shown.
+        made = cut_numbers(name, dates, lambda day: f"{date.fromordinal(int(day)):%Y-%m}")
     elif numbers is not None:
         made = cut_numbers(name, numbers)
     elif sum(cell.startswith(("http://", "https://")) for cell in filled) > len(filled) / 2:

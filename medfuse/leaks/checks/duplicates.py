@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -36,14 +37,20 @@ NEIGHBOURS = 3
 
 SAME_IMAGE = 0.93
 """Correlation of the fine structure of two thumbnails as they are; of other patients' it is at most
-0.85 between phantoms and 0.6 between real films."""
+0.75 between phantoms and 0.4 between real films, or 0.6 where both have a frame burned in."""
+
+FLAT = 1 / 255
+"""Fine structure up to which a pixel shows nothing."""
 
 MOST_CROPPED = 5
 """Pixels by which one thumbnail may be a crop of another, so up to 8 % of a side."""
 
-CROP_GAP, LEAST_CROP = 0.25, 0.75
+CROP_GAP, LEAST_CROP = 0.38, 0.65
 """A crop's correlation is so near to 1, as a share of what its neighbours' lack, and at least so
 high."""
+
+LOOKS = 2_000
+"""Thumbnails that are looked at closely and held, of about 100 kB each."""
 
 MANY = 20
 """Comparisons from which on there is a typical one."""
@@ -90,19 +97,22 @@ def find_same_images(examined: Examined) -> Pairs:
     for i, facts in enumerate(examined.facts):
         for thumbnail in () if facts.image is None else facts.image.thumbnails:
             owner.append(i)
-            frames.append(thumbnail.astype(np.float32) / 255)
+            frames.append(thumbnail)
     if len(frames) < 2:
         return []
     stack = np.stack(frames)
     side = THUMBNAIL // COARSE
-    coarse = stack.reshape(-1, COARSE, side, COARSE, side).mean(axis=(2, 4)).reshape(len(stack), -1)
-    looked: dict[int, _Look] = {}
-    compared = []
-    for i, j in _candidates(coarse, np.array(owner), examined.patients):
-        for k in (i, j):
-            if k not in looked:
-                looked[k] = _look_closely(stack[k])
-        compared.append((i, j, *_compare(looked[i], looked[j])))
+    blocks = stack.reshape(-1, COARSE, side, COARSE, side)
+    coarse = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(len(stack), -1)
+
+    @lru_cache(LOOKS)
+    def look(k: int) -> _Look:
+        return _look_closely(stack[k].astype(np.float32) / 255)
+
+    compared = [
+        (i, j, *_compare(look(i), look(j)))
+        for i, j in _candidates(coarse, np.array(owner), examined.patients)
+    ]
     # Where all films are much alike, as in one protocol or of phantoms, more is asked of a crop.
     typical = float(np.median([moved for *_, moved in compared])) if len(compared) > MANY else 0.6
     same_crop = 1 - (1 - typical) * CROP_GAP
@@ -118,7 +128,9 @@ def find_same_images(examined: Examined) -> Pairs:
 class _Look:
     """A thumbnail's fine structure, to be laid over another's.
 
-    What all chest films share is coarse, so a thumbnail is taken less its blurred self.
+    What all chest films share is coarse, so a thumbnail is taken less its blurred self. What films
+    of different patients share beside that, as a marker burned in at the same place or a frame, is
+    strong and in few pixels, so no pixel weighs more than half of those that show anything do.
 
     Attributes:
         fine: Of the whole.
@@ -235,7 +247,11 @@ def _shrink(fingerprint: Float[np.ndarray, "t f"]) -> Float[np.ndarray, "m f"]:
 
 def _take_fine(image: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     fine = image - gaussian_filter(image, 1.0)
-    return np.asarray(fine - fine.mean())
+    strength = np.abs(fine)
+    shown = strength[strength > FLAT]
+    most = np.median(shown) if shown.size else FLAT
+    cut = np.clip(fine, -most, most)
+    return np.asarray(cut - cut.mean())
 
 
 def _one_patient(examined: Examined, i: int, j: int) -> bool:

@@ -294,19 +294,24 @@ def _report_source(
         p=best.p,
         examples=pick_examples(examined.name(there)),
         message=f"{what} in notes tell {best.target.name}: {', '.join(words[:8])}.",
-        remedy=Remedy(mask_words=_phrases(words, notes)),
+        remedy=Remedy(mask_words=_phrases(examined, words, notes)),
     )
 
 
-def _phrases(words: Sequence[str], notes: Sequence[str]) -> tuple[str, ...]:
-    """Give what to mask: the few sentences that hold the words, or else the words themselves."""
+def _phrases(examined: Examined, words: Sequence[str], notes: Sequence[str]) -> tuple[str, ...]:
+    """Give what to mask: the few sentences that hold the words, or else the words themselves.
+
+    What is masked is shown, and stands in settings and bundle, so a sentence that few patients'
+    notes have is never given: it may say who they are.
+    """
     pattern = matcher(words)
-    sentences: Counter[str] = Counter(
-        sentence for note in notes for sentence in find_sentences(note) if pattern.search(sentence)
-    )
-    if len(sentences) <= MOST_PHRASES:
-        return tuple(sorted(sentences))
-    return tuple(sorted(words))
+    patients: dict[str, set[int]] = defaultdict(set)
+    for note, patient in zip(notes, examined.patients.tolist(), strict=True):
+        for sentence in find_sentences(note):
+            if pattern.search(sentence):
+                patients[sentence].add(patient)
+    shown = all(len(own) >= SHOWN_PATIENTS for own in patients.values())
+    return tuple(sorted(patients if shown and len(patients) <= MOST_PHRASES else words))
 
 
 def _is_pure(examined: Examined, target: Target, studies: Sequence[int]) -> bool:
