@@ -5,7 +5,12 @@ from pathlib import Path
 from medfuse.data.cohort import Split
 from medfuse.training.benchmark.contest import Contender, Learner, Role
 from medfuse.training.benchmark.contests import Benchmark, Setting, hold_contest, open_i_folder
-from medfuse.training.benchmark.lung_sounds import TABLE
+from medfuse.training.benchmark.lung_sounds import (
+    KERNELS,
+    TABLE,
+    TREES,
+    read_lung_sounds,
+)
 from medfuse.training.benchmark.material import (
     Material,
     encode_columns,
@@ -27,11 +32,10 @@ from medfuse.training.benchmark.probes import (
     build_words,
 )
 from medfuse.training.benchmark.report import Table
-from medfuse.training.benchmark.sounds import describe_sounds
 
 FILM = ("film",)
 NOTE = ("note, words", "note, MiniLM")
-SOUND = ("sound, kernel", "sound, trees")
+SOUND = (*KERNELS, *TREES)
 METADATA = ("metadata, line", "metadata, trees")
 
 CONTENDERS = (
@@ -50,10 +54,11 @@ CONTENDERS = (
 def run_synthetic_patients(setting: Setting) -> tuple[Table, ...]:
     """Measure three modalities of synthetic patients, one of each for every lung sound."""
     options = setting.options
-    sounds, notes, films = (
+    heard = read_lung_sounds(setting)
+    sounds = heard.material
+    notes, films = (
         read_material(read_settings_of(name, table, options.features), options.out, setting.console)
         for name, table in (
-            ("lung_sounds", options.data / TABLE),
             ("indication", import_source("open-i", open_i_folder(options), _cohorts(setting))),
             ("pneumonia", import_source("medmnist", options.data / FILE, _cohorts(setting))),
         )
@@ -64,22 +69,15 @@ def run_synthetic_patients(setting: Setting) -> tuple[Table, ...]:
         options.seed,
     )
     texts = read_texts([notes.cohort.rows[i] for i in note_of], notes.settings.prepare)
-    metadata = encode_columns(
-        {
-            name: sounds.column(name)
-            for name in ("age", "sex", "stethoscope_filter", "chest_location")
-        }
-        | {"characters": [str(len(text)) for text in texts]}
-    )
-    heard = describe_sounds(sounds.features, sounds.settings.prepare.voice.step_s)
+    length = {"characters": tuple(str(len(text)) for text in texts)}
+    metadata = encode_columns({**heard.metadata, **length})
     learners = (
         Learner("metadata, line", metadata, build_few_line),
         Learner("metadata, trees", metadata, build_trees),
         Learner("film", pool_images(films.features, film_of.tolist()), build_kernel),
         Learner("note, words", texts, build_words),
         Learner("note, MiniLM", pool_notes(notes.features, note_of.tolist()), build_embedding_line),
-        Learner("sound, kernel", heard, build_kernel),
-        Learner("sound, trees", heard, build_trees),
+        *heard.learners,
     )
     asked = Asked(
         title="Synthetic patients, abnormal or normal",
