@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from medfuse.models.settings import ImageName
+from medfuse.training.benchmark.benchmark import Benchmark, Setting, hold_contest
 from medfuse.training.benchmark.contest import Contender, Learner, Role, Said, Split
-from medfuse.training.benchmark.contests import Benchmark, Setting, hold_contest
 from medfuse.training.benchmark.material import (
     Material,
     encode_columns,
@@ -49,6 +49,8 @@ METADATA = ("metadata, line", "metadata, trees")
 NOTE = ("note, words", "note, letters", "note, MiniLM")
 IMAGE = tuple(f"image, {name}" for name in ENCODERS)
 
+STACKED = Contender("stacked image and note", Role.FUSION, (IMAGE, NOTE))
+
 CONTENDERS = (
     Contender("metadata", Role.METADATA, (METADATA,)),
     *(Contender(name, Role.SINGLE, ((name,),)) for name in IMAGE),
@@ -57,7 +59,7 @@ CONTENDERS = (
     Contender("note, average of the three", Role.SINGLE, (NOTE,)),
     Contender("features side by side", Role.FUSION, (("side by side",),)),
     Contender("average of image and note", Role.FUSION, (IMAGE, NOTE), "average"),
-    Contender("stacked image and note", Role.FUSION, (IMAGE, NOTE)),
+    STACKED,
     Contender("stacked readings", Role.FUSION, tuple((name,) for name in (*IMAGE, *NOTE))),
 )
 
@@ -171,6 +173,7 @@ def _hold(
         labels=material.labels,
         patients=material.patients,
         left_out=material.cohort.excluded,
+        fusion=STACKED.name,
     )
 
     def ask_network(repeats: Sequence[Sequence[Split]]) -> dict[Contender, Said]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from medfuse.training.benchmark.benchmark import Benchmark, Setting, hold_contest, open_i_folder
 from medfuse.training.benchmark.contest import Contender, Learner, Role
-from medfuse.training.benchmark.contests import Benchmark, Setting, hold_contest, open_i_folder
 from medfuse.training.benchmark.material import (
     encode_columns,
     import_source,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from medfuse.training.benchmark.benchmark import Benchmark, Setting, hold_contest
 from medfuse.training.benchmark.contest import Contender, Learner, Role, Said, Split
-from medfuse.training.benchmark.contests import Benchmark, Setting, hold_contest
 from medfuse.training.benchmark.material import (
     Material,
     encode_columns,
@@ -34,13 +34,15 @@ METADATA = ("metadata, line", "metadata, trees")
 KERNELS = tuple(f"sound, {window}, kernel" for window in WINDOWS)
 TREES = tuple(f"sound, {window}, trees" for window in WINDOWS)
 
+STACKED = Contender("stacked sound and metadata", Role.FUSION, ((*KERNELS, *TREES), METADATA))
+
 CONTENDERS = (
     Contender("metadata", Role.METADATA, (METADATA,)),
     *(Contender(name, Role.SINGLE, ((name,),)) for name in TREES),
     Contender("sound, three windows, kernel", Role.SINGLE, (KERNELS,)),
     Contender("sound, three windows, trees", Role.SINGLE, (TREES,)),
     Contender("sound, average of all", Role.SINGLE, ((*KERNELS, *TREES),)),
-    Contender("stacked sound and metadata", Role.FUSION, ((*KERNELS, *TREES), METADATA)),
+    STACKED,
 )
 
 NETWORK = Contender("the project's network, sound alone", Role.SINGLE, ())
@@ -101,6 +103,7 @@ def run_lung_sounds(setting: Setting) -> tuple[Table, ...]:
         labels=material.labels,
         patients=material.patients,
         left_out=material.cohort.excluded,
+        fusion=STACKED.name,
     )
 
     def ask_network(repeats: Sequence[Sequence[Split]]) -> dict[Contender, Said]:

@@ -24,6 +24,8 @@ class Asked:
         labels: Per study.
         patients: Whose studies they are.
         left_out: Rows that were not used, by reason.
+        fusion: The contender, named before anything is measured, that a gain of fusion is read
+            from; empty where nothing is fused.
     """
 
     title: str
@@ -32,6 +34,7 @@ class Asked:
     labels: Bool[np.ndarray, " n"] = field(repr=False)
     patients: tuple[str, ...] = field(repr=False)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    fusion: str = ""
 
 
 def measure_contest(
@@ -103,6 +106,7 @@ def measure_contest(
             for entry in entries
         ),
         best_single=single,
+        fusion=asked.fusion,
     )
 
 

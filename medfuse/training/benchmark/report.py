@@ -50,6 +50,7 @@ class Table(Settings):
         judged: How patients were divided, in words.
         majority: Accuracy of always saying the commoner label.
         best_single: The single modality with the highest AUROC, which fusions are held against.
+        fusion: The contender, named beforehand, that a gain of fusion is read from; or none.
     """
 
     title: str
@@ -63,6 +64,11 @@ class Table(Settings):
     majority: Figure
     entries: tuple[Entry, ...]
     best_single: str
+    fusion: str = ""
+
+    def find(self, name: str) -> Entry:
+        """Give a contender's figures."""
+        return next(entry for entry in self.entries if entry.name == name)
 
 
 class BenchmarkRecord(Settings):
@@ -95,20 +101,31 @@ class BenchmarkReport(Settings):
     skipped: dict[str, str]
 
 
+LEAST = 0.0005
+"""What is shown as 0.000 is no gain, whatever its further digits are."""
+
+
 def describe_gains(table: Table) -> str:
-    """Say in a sentence whether any fusion gains over the best single modality."""
-    fusions = [entry for entry in table.entries if entry.over_single is not None]
-    if not fusions:
+    """Say in a sentence whether fusion gains over the best single modality."""
+    if not table.fusion:
         return "One modality: nothing is fused."
-    best = max(fusions, key=lambda entry: entry.auroc.value or 0.0)
-    gain = best.over_single
-    assert gain is not None
-    told = f"the best fusion, {best.name}, less the best single modality, {table.best_single}: "
-    if gain.low is not None and gain.low > 0:
-        return f"A gain of fusion is shown; {told}{gain}."
-    if gain.high is not None and gain.high < 0:
-        return f"Fusion loses; {told}{gain}."
-    return f"No gain of fusion is shown, since the interval includes zero; {told}{gain}."
+    gain = table.find(table.fusion).over_single
+    assert gain is not None  # it is a fusion
+    told = f"{table.fusion}, less the best single modality, {table.best_single}: {gain}"
+    if gain.low is not None and gain.low >= LEAST:
+        return f"A gain of fusion is shown ({told})."
+    if gain.high is not None and gain.high <= -LEAST:
+        return f"Fusion loses ({told})."
+    return f"No gain of fusion is shown, since the interval reaches zero ({told})."
+
+
+def describe_baseline(table: Table) -> str:
+    """Say in a sentence whether the best single modality tells more than metadata alone."""
+    over = table.find(table.best_single).over_metadata
+    assert over is not None  # it is not metadata itself
+    if over.low is not None and over.low >= LEAST:
+        return f"{table.best_single} tells more than metadata alone ({over})."
+    return f"That {table.best_single} tells more than metadata alone is not shown ({over})."
 
 
 def format_benchmarks(report: BenchmarkReport) -> str:
@@ -155,7 +172,7 @@ def _record_lines(record: BenchmarkRecord) -> Iterator[str]:
         yield ""
         yield from _table_lines(table)
         yield ""
-        yield describe_gains(table)
+        yield f"{describe_gains(table)} {describe_baseline(table)}"
     if record.published:
         yield ""
         yield "Published, for orientation:"
@@ -181,8 +198,8 @@ def _table_lines(table: Table) -> Iterator[str]:
         yield f"Left out: {left}."
     yield ""
     columns = ("AUROC", "one repeat", "accuracy", "less metadata", "less the best single")
-    yield from table_head(("", "reads", *columns))
-    yield table_row(("the commoner label", "nothing", "0.500", "-", str(table.majority), "-", "-"))
+    yield from table_head(("", "role", *columns))
+    yield table_row(("the commoner label", "baseline", "0.500", "-", str(table.majority), "-", "-"))
     for entry in table.entries:
         low, high = min(entry.repeat_aurocs), max(entry.repeat_aurocs)
         yield table_row(

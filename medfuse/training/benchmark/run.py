@@ -8,7 +8,7 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from medfuse.errors import SettingsError
-from medfuse.training.benchmark.contests import Benchmark, Setting
+from medfuse.training.benchmark.benchmark import Benchmark, Setting
 from medfuse.training.benchmark.covid import COVID
 from medfuse.training.benchmark.indication import INDICATION
 from medfuse.training.benchmark.lung_sounds import LUNG_SOUNDS

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from medfuse.data.cohort import Split
+from medfuse.training.benchmark.benchmark import Benchmark, Setting, hold_contest, open_i_folder
 from medfuse.training.benchmark.contest import Contender, Learner, Role
-from medfuse.training.benchmark.contests import Benchmark, Setting, hold_contest, open_i_folder
 from medfuse.training.benchmark.lung_sounds import (
     KERNELS,
     TABLE,
@@ -38,6 +38,8 @@ NOTE = ("note, words", "note, MiniLM")
 SOUND = (*KERNELS, *TREES)
 METADATA = ("metadata, line", "metadata, trees")
 
+STACKED = Contender("stacked, all three", Role.FUSION, (FILM, NOTE, SOUND))
+
 CONTENDERS = (
     Contender("metadata", Role.METADATA, (METADATA,)),
     Contender("film", Role.SINGLE, (FILM,)),
@@ -47,7 +49,7 @@ CONTENDERS = (
     Contender("stacked film and sound", Role.FUSION, (FILM, SOUND)),
     Contender("stacked note and sound", Role.FUSION, (NOTE, SOUND)),
     Contender("average of all three", Role.FUSION, (FILM, NOTE, SOUND), "average"),
-    Contender("stacked, all three", Role.FUSION, (FILM, NOTE, SOUND)),
+    STACKED,
 )
 
 
@@ -88,6 +90,7 @@ def run_synthetic_patients(setting: Setting) -> tuple[Table, ...]:
         labels=sounds.labels,
         patients=sounds.patients,
         left_out=sounds.cohort.excluded,
+        fusion=STACKED.name,
     )
     return (hold_contest(setting, asked, learners, CONTENDERS),)
 
