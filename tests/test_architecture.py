@@ -80,6 +80,7 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "check-cohort",
         "train",
         "leaderboard",
+        "benchmark",
         "search",
         "export",
         "verify",

@@ -1,0 +1,1 @@
+"""What medfuse reaches on published data: one file per benchmark, one table of their names."""
