@@ -36,7 +36,9 @@ def clean(note: str, person: Person = PERSON, **options: object) -> str:
         ("Mark Johnson coughs.", "[NAME] coughs."),
         ("Smith, John was seen.", "[NAME] was seen."),
         ("J. R. Okonkwo was told.", "[NAME] was told."),
-        ("Agnieszka coughs, says Dr. Świątek.", "Agnieszka coughs, says Dr. [NAME]."),
+        ("Agnieszka coughs, says Dr. Świątek.", "[NAME] coughs, says Dr. [NAME]."),
+        ("Later Jürgen, later Zbigniew Okrasa.", "Later [NAME], later [NAME]."),
+        ("Besuch von Gunther, not Günther.", "Besuch von [NAME], not [NAME]."),
         ("Later Deborah denied pain.", "Later [NAME] denied pain."),
         ("Frau Müller hustet.", "Frau [NAME] hustet."),
     ],
@@ -125,6 +127,7 @@ def test_places_are_replaced(text: str, cleaned: str) -> None:
         "Lives with his wife, takes 3 pills. Living with HIV for 10 years. Born preterm.",
         "Came Monday; visited Cardiology; lives at home; moved to Intensive Care with 2 L O2.",
         "Addison disease, Murphy's sign, Morgan hernia, Barrett esophagus. Colon Cancer.",
+        "Infant. Valid study. Less air. Oral contrast. Unknown. Little change. Nail bed. Media.",
         "Ghon complex; Cheyne Stokes; Parkinson disease; Crohn disease; Hodgkin lymphoma.",
     ],
 )
@@ -135,7 +138,7 @@ def test_clinical_words_stay(text: str) -> None:
 def test_known_names_go_in_any_case_and_by_part() -> None:
     person = Person("P1", -1, names=("Quimby^Aloysius^^Mr",), identifiers=("AB-77",))
     text = "quimby, ALOYSIUS, Quimby-Jones; AB-77 and AB-778"
-    assert clean(text, person) == "[NAME], [NAME], [NAME]-Jones; [ID] and AB-778"
+    assert clean(text, person) == "[NAME], [NAME], [NAME]-[NAME]; [ID] and AB-778"
 
 
 def test_a_known_name_that_is_a_word_goes_only_with_its_capital() -> None:

@@ -167,7 +167,11 @@ def test_a_copied_note_makes_one_patient_of_two_in_one_split(tmp_path: Path) -> 
     fixed = fix_cohort(config, request_of(config), tmp_path / "fixed", workers=1)
     assert fixed.before.failed == ("duplicate-note",)
     assert fixed.after.failed == ()
-    left = pd.read_csv(tmp_path / "fixed" / "cohort.csv")
+    # The new cohort is read from anywhere, also after it is moved.
+    (tmp_path / "fixed").rename(tmp_path / "moved")
+    request = request_of(tmp_path / "moved" / "settings.toml")
+    assert len(read_cohort(request.cohort, request.tasks).rows) == 40
+    left = pd.read_csv(tmp_path / "moved" / "cohort.csv")
     assert left.patient_id[3] == left.patient_id[35] == "P3"
     assert left.split[3] == left.split[35]
     assert len(left) == 40

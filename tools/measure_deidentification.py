@@ -1,14 +1,20 @@
 """Measure what de-identification misses, and masks wrongly in each TABLE.csv:COLUMN named.
 
-Missed: sentences in which made-up people, places, dates and numbers (by Faker, whose lists are not
-ours) stand as they do in notes. Wrong: what is replaced in notes of the known-truth cohort, and in
-the columns named, is printed to be judged by eye.
+Missed: sentences in which made-up people, places, dates and numbers stand as they do in notes. The
+rules were mended by the first set, and its first names (Faker's) are in their lists. The second is
+held out: other sentences, first names as frequent as nomquamgender's sources count them, and all
+else from locales of Faker that no rule was tried on. Whoever changes a rule because of the second
+must write a third. Wrong: what is replaced in notes of the known-truth cohort, and in the columns
+named, is printed to be judged by eye.
 """
 
 import csv
 import random
+import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,6 +28,8 @@ from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
 
 LOCALES = ("en_US", "en_GB", "en_IN", "de_DE", "fr_FR", "es_ES", "it_IT", "pl_PL")
+OTHER_LOCALES = ("en_NZ", "en_IE", "nl_NL", "sv_SE", "da_DK", "pt_BR", "cs_CZ", "ro_RO")
+LATIN = re.compile(r"[a-zà-öø-ÿ]{2,}")
 ROUNDS = 400
 SEED = 0
 
@@ -66,24 +74,55 @@ TEMPLATES = {
 }
 
 
+HELD_OUT = {
+    "name, with title": (
+        "Reviewed together with Dr {last} this morning.",
+        "Ms. {first} {last} is a known smoker.",
+        "Professor {last} was informed.",
+        "I saw Mr {last} in clinic.",
+    ),
+    "name, after a label": (
+        "Pt: {first} {last}",
+        "Radiologist: {last}, {first}",
+        "Report verified by {first} {last}",
+        "Next of kin: {first} {last}",
+    ),
+    "name, bare": (
+        "We met {first} {last} on the ward.",
+        "Films were shown to {first} {last} and colleagues.",
+        "{first} {last} returned for follow-up.",
+        "Care was handed over to {first} {last}.",
+    ),
+    "first or last name alone": (
+        "Overnight {first} was afebrile.",
+        "According to {last}, pain is worse at night.",
+    ),
+    "date": (
+        "Unchanged since {iso}.",
+        "Last scan {us}.",
+        "Discharged {long} in a good state.",
+        "Stent placed {short}.",
+    ),
+    "phone": ("Mobile {phone}.", "Reachable on {phone} after noon."),
+    "email or web address": ("Reports go to {email}.", "Pictures: {url}"),
+    "number": ("Hospital no. {mrn}.", "Acc. # {accession}", "Insurance ID: {policy}"),
+    "street": ("Address: {street}.", "Moved to {street} in spring."),
+    "city": ("Flew in from {city} yesterday.", "Born in {city}."),
+    "hospital": (
+        "Film from {city} Medical Center.",
+        "Admitted to {last} Memorial Hospital before.",
+    ),
+    "age above 89": ("{age} yo man.", "Woman, aged {age}."),
+}
+
+
 def main(columns: list[str]) -> None:
     """Print recall by kind, and everything that was replaced in the notes at hand."""
     person, settings = Person("P", -1_000), DeidentifySettings()
-    random.seed(SEED)
-    Faker.seed(SEED)
-    fakers = [Faker(locale) for locale in LOCALES]
-    print(f"{'kind':28}{'planted':>8}{'missed':>8}{'recall':>9}")
-    for kind, templates in TEMPLATES.items():
-        planted, missed = Counter[str](), Counter[str]()
-        for round_ in range(ROUNDS):
-            template = templates[round_ % len(templates)]
-            values = make_values(fakers[round_ % len(fakers)])
-            cleaned, _ = clean_text(template.format(**values), person, settings)
-            for name in (part for part in values if f"{{{part}}}" in template):
-                planted[kind] += 1
-                missed[kind] += values[name] in cleaned
-        share = 1 - missed[kind] / planted[kind]
-        print(f"{kind:28}{planted[kind]:8}{missed[kind]:8}{share:9.3f}")
+    print("Sentences by which the rules were mended")
+    measure_recall(TEMPLATES, LOCALES, lambda fake: str(fake.first_name()))
+    print("\nSentences and names that are held out")
+    measure_recall(HELD_OUT, OTHER_LOCALES, draw_first_names())
     texts = {"known-truth cohort": list(known_truth(200))}
     for column in columns:
         path, _, name = column.rpartition(":")
@@ -100,11 +139,49 @@ def main(columns: list[str]) -> None:
             print(f"  {count:4} {kind}: {what}")
 
 
-def make_values(fake: Faker) -> dict[str, str]:
-    """Make one up."""
+def measure_recall(
+    templates: Mapping[str, Sequence[str]],
+    locales: Sequence[str],
+    first_name: Callable[[Faker], str],
+) -> None:
+    """Print how much of what is planted in sentences is missed, by kind."""
+    person, settings = Person("P", -1_000), DeidentifySettings()
+    random.seed(SEED)
+    Faker.seed(SEED)
+    fakers = [Faker(locale) for locale in locales]
+    print(f"{'kind':28}{'planted':>8}{'missed':>8}{'recall':>9}")
+    for kind, own in templates.items():
+        planted, missed = Counter[str](), Counter[str]()
+        for round_ in range(ROUNDS):
+            template = own[round_ % len(own)]
+            fake = fakers[round_ % len(fakers)]
+            values = make_values(fake, first_name(fake))
+            cleaned, _ = clean_text(template.format(**values), person, settings)
+            for name in (part for part in values if f"{{{part}}}" in template):
+                planted[kind] += 1
+                missed[kind] += values[name] in cleaned
+        share = 1 - missed.total() / planted.total()
+        print(f"{kind:28}{planted.total():8}{missed.total():8}{share:9.3f}")
+
+
+def draw_first_names() -> Callable[[Faker], str]:
+    """Draw from nomquamgender's names in Latin letters, as often as its sources count each."""
+    import nomquamgender
+
+    counts = {
+        name.capitalize(): counts[1]
+        for name, counts in nomquamgender.name_data.items()
+        if LATIN.fullmatch(name) and counts[1]
+    }
+    names, edges = list(counts), list(accumulate(counts.values()))
+    return lambda _: random.choices(names, cum_weights=edges)[0]
+
+
+def make_values(fake: Faker, first_name: str) -> dict[str, str]:
+    """Make up whoever has a first name."""
     day = fake.date_object()
     return {
-        "first": fake.first_name(),
+        "first": first_name,
         "last": fake.last_name(),
         "iso": day.isoformat(),
         "us": f"{day:%m/%d/%Y}",

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
 from medfuse.deidentify.dates import DATE, move_date
-from medfuse.deidentify.lists import LARGE_CITY, cities, common_words, first_names, surnames
+from medfuse.deidentify.lists import (
+    LARGE_CITY,
+    also_names,
+    cities,
+    common_words,
+    first_names,
+    surnames,
+)
 from medfuse.deidentify.pseudonyms import Person
 from medfuse.deidentify.settings import OLDEST_AGE, DeidentifySettings
 
@@ -109,7 +116,7 @@ _FIRST_LAST = re.compile(
 )
 _INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
 
-_ALONE = re.compile(r"\b[A-Z][a-z]{3,}\b(?!-)")
+_ALONE = re.compile(r"\b[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]{3,}\b(?!-)")
 _EPONYM = re.compile(
     r"(?:['’]s)?[ \t-]+(?:disease|syndrome|sign|lines?|catheter|lymphoma|o?esophagus|fracture|test"
     r"|palsy|tumou?r|drain|tube|thyroiditis|nodes?|complex|score|criteria|classification|position"
@@ -285,8 +292,8 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
 
 
 def _find_bare_names(text: str) -> Iterator[Replaced]:
-    """Find names that nothing announces: pairs by the census's lists, and lone first names."""
-    names = first_names()
+    """Find names that nothing announces: pairs by the lists, and lone first names."""
+    names, words = first_names(), also_names()
     for order in (_LAST_FIRST, _FIRST_LAST):
         at = 0
         # Each word may begin a name, so the search goes on at the next one.
@@ -295,14 +302,13 @@ def _find_bare_names(text: str) -> Iterator[Replaced]:
             # "Mark Johnson" is a name and "May Represent" is none.
             surname = last.lower() in surnames()
             both = surname and first in surnames() and order is _FIRST_LAST
-            likely = first in names and (surname or first not in common_words())
-            likely |= both and first not in common_words()
+            likely = first in names and (surname or first not in words)
+            likely |= both and first not in words
             if likely and _is_surname(last) and not _EPONYM.match(text, pair.end()):
                 yield Replaced(*pair.span("value"), "name", "[NAME]")
                 at = pair.end()
             else:
                 at = pair.start("first" if order is _FIRST_LAST else "last") + 1
-    words = common_words()
     for match in _ALONE.finditer(text):
         word = match[0].lower()
         known = word in names and word not in words
