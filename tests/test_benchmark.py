@@ -153,8 +153,8 @@ def test_what_is_planted_is_found_and_its_fusion_gains() -> None:
     assert gain is not None
     assert gain.low is not None
     assert gain.low > 0
-    assert describe_gains(table).startswith("A gain of fusion is shown (stacked, less")
-    assert describe_baseline(table).startswith(f"{table.best_single} tells more than metadata")
+    assert describe_gains(table).startswith("A gain of fusion over the best single modality is")
+    assert describe_baseline(table).startswith(f"`{table.best_single}` tells more than metadata")
     over = table.find("image").over_metadata
     assert over is not None
     assert over.low is not None
@@ -225,7 +225,11 @@ def test_figures_are_those_worked_out_by_hand() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.0005, 0.1, "A gain of fusion is shown (stacked, less the best single modality, note: "),
+        (
+            0.0005,
+            0.1,
+            "A gain of fusion over the best single modality is shown (`stacked` less `note`: ",
+        ),
         (0.0004, 0.1, "No gain of fusion is shown, since the interval reaches zero ("),
         (-0.1, 0.1, "No gain of fusion is shown"),
         (-0.1, -0.0005, "Fusion loses ("),
@@ -251,9 +255,9 @@ def test_a_gain_is_one_where_the_printed_interval_is_above_zero(
         resamples=1, majority=one, entries=entries, best_single="note", fusion="stacked",
     )  # fmt: skip
     assert describe_gains(table).startswith(said)
-    shown = describe_baseline(table).startswith("note tells more than metadata alone")
+    shown = describe_baseline(table).startswith("`note` tells more than metadata alone")
     assert shown == (low == 0.0005)
-    assert describe_gains(table.model_copy(update={"fusion": ""})).startswith("One modality")
+    assert describe_gains(table.model_copy(update={"fusion": ""})).startswith("Nothing is fused")
 
 
 def test_accuracy_counts_the_label_as_common_as_it_was_in_training() -> None:

@@ -103,7 +103,7 @@ def test_the_page_says_the_command_the_baselines_the_population_and_what_is_not_
     assert "1 times 5-fold cross-validation by patient" in page
     assert "| the commoner label | baseline | 0.500 |" in page
     assert "| metadata: length and removed names | metadata |" in page
-    assert "One modality: nothing is fused." in page
+    assert "Nothing is fused: one modality." in page
     assert "tells more than metadata alone" in page
     assert "**What this does not show.**" in page
     assert "research only" in page

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from medfuse.errors import CohortError
 from medfuse.training.benchmark.contest import Contender, Role, Said
@@ -62,7 +62,9 @@ def measure_contest(
     areas: dict[str, Figures] = {}
     entries: list[Entry] = []
     for contender in contenders:
-        scores, log_odds = (part[:, known] for part in _parts(said[contender.name]))
+        # NaN in the repeats that a contender took no part in.
+        scores = said[contender.name].scores[:, known]
+        log_odds = said[contender.name].log_odds[:, known]
         mean = np.nanmean(scores, axis=0)
         areas[contender.name] = auroc(mean, own, weights)
         correct = (np.nanmean(scores + log_odds, axis=0) > 0) == own
@@ -108,12 +110,6 @@ def measure_contest(
         best_single=single,
         fusion=asked.fusion,
     )
-
-
-def _parts(said: Said) -> tuple[Float[np.ndarray, "r n"], Float[np.ndarray, "r n"]]:
-    """Give the repeats in which a contender took part."""
-    took_part = ~np.isnan(said.scores).all(axis=1)
-    return said.scores[took_part], said.log_odds[took_part]
 
 
 def _best(contenders: Sequence[Contender], areas: Mapping[str, Figures], role: Role) -> str:

@@ -130,7 +130,8 @@ PNEUMONIA = Benchmark(
         "harder (its films come from another part of the source) and is not used here. The same "
         "children may be in both splits, so the interval, which counts each film by itself, is too "
         "narrow. The films are of children of one hospital, shrunk to 28 pixels, where normal and "
-        "ill differ in more than their lungs. The form of the small network was fixed before these "
-        "runs but not without having seen this validation split once."
+        "ill differ in more than their lungs. This validation split was seen while the small "
+        "network was made: its form was kept from a first trial, and its answers were moved to "
+        "the training split's odds after their accuracy had been seen, so both are favoured."
     ),
 )

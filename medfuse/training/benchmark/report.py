@@ -108,12 +108,12 @@ LEAST = 0.0005
 def describe_gains(table: Table) -> str:
     """Say in a sentence whether fusion gains over the best single modality."""
     if not table.fusion:
-        return "One modality: nothing is fused."
+        return "Nothing is fused: one modality."
     gain = table.find(table.fusion).over_single
     assert gain is not None  # it is a fusion
-    told = f"{table.fusion}, less the best single modality, {table.best_single}: {gain}"
+    told = f"`{table.fusion}` less `{table.best_single}`: {gain}"
     if gain.low is not None and gain.low >= LEAST:
-        return f"A gain of fusion is shown ({told})."
+        return f"A gain of fusion over the best single modality is shown ({told})."
     if gain.high is not None and gain.high <= -LEAST:
         return f"Fusion loses ({told})."
     return f"No gain of fusion is shown, since the interval reaches zero ({told})."
@@ -124,8 +124,8 @@ def describe_baseline(table: Table) -> str:
     over = table.find(table.best_single).over_metadata
     assert over is not None  # it is not metadata itself
     if over.low is not None and over.low >= LEAST:
-        return f"{table.best_single} tells more than metadata alone ({over})."
-    return f"That {table.best_single} tells more than metadata alone is not shown ({over})."
+        return f"`{table.best_single}` tells more than metadata alone ({over})."
+    return f"That `{table.best_single}` tells more than metadata alone is not shown ({over})."
 
 
 def format_benchmarks(report: BenchmarkReport) -> str:
