@@ -1,5 +1,6 @@
 """The commands report and verify-report: a bundle and a study in, a PDF out; and the way back."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,8 +68,9 @@ def report(
     from medfuse_serving.language import find_language
     from medfuse_serving.predictor import Predictor
     from medfuse_serving.report.gather import ReportOptions, make_record
-    from medfuse_serving.report.record import read_key, read_reading
+    from medfuse_serving.report.record import read_reading
     from medfuse_serving.report.render import make_report
+    from medfuse_serving.report.seal import read_key
     from medfuse_serving.report.targets import choose_targets
     from medfuse_serving.report.withhold import find_referrals
 
@@ -116,9 +118,10 @@ def verify_report(
     """
     from medfuse.config import Limits
     from medfuse_serving.predictor import Predictor
-    from medfuse_serving.report.record import read_key
+    from medfuse_serving.report.seal import read_key
     from medfuse_serving.report.verify import check_answer, check_inputs, check_model, open_report
 
+    logging.getLogger("pypdf").addHandler(logging.NullHandler())  # a damaged PDF is one line here
     key = None if key_file is None else read_key(key_file)
     images = _check_files(more, dicom, note, voice)
     console = Console(soft_wrap=True, highlight=False)
@@ -126,15 +129,17 @@ def verify_report(
     console.print(f"record  ok  {opened.digest}")
     if opened.exact:
         console.print("pages   ok  drawn from the record, byte for byte")
+    elif opened.whole:
+        console.print(f"pages   ok  as they were sealed; drawn by other versions ({opened.others})")
     else:
         console.print(
-            f"pages   ?   their text is the record's; drawn by other versions "
+            "pages   ?   their text is the record's; drawn by other versions "
             f"({opened.others}), so pictures and anything drawn over them were not compared"
         )
-    if key is not None:
-        console.print("seal    ok  made with this key")
-    elif opened.sealed:
-        console.print("seal    -   give --key-file to check it")
+    if opened.seal == "checked":
+        console.print("seal    ok  made with this key, and no byte changed since")
+    elif opened.seal == "unchecked":
+        console.print("seal    ?   give --key-file to check it")
     predictor = None if bundle is None else Predictor(bundle, provider)
     if predictor is not None:
         check_model(opened.record, predictor.bundle.digest)
@@ -150,7 +155,7 @@ def verify_report(
                 f"answer  ok  the bundle answers so now, at most {worst:.1e} of the logits' scale "
                 "off; what is shown of the study is of these files. Maps were not computed again"
             )
-    if not opened.exact:
+    if not opened.whole:
         raise typer.Exit(UNSURE)
 
 

@@ -83,11 +83,7 @@ def make_record(
     settings = predictor.bundle.manifest.prepare
     referrals = find_referrals(answer, [view.record for view in views])
     withheld = list_withheld(referrals)
-    shown = [
-        view
-        for view in views
-        if view.record.badge.passed and not withheld & set(concerned(answer, view.record.target))
-    ]
+    shown = [view for view in views if not withheld & set(concerned(answer, view.record.target))]
     numbers = pictures.choose_numbers(prepared, [view.values for view in shown])
     evidence = pictures.draw_evidence(study, prepared, settings, numbers)
     manifest = predictor.bundle.manifest

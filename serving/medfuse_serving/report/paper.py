@@ -60,7 +60,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 class Paper(FPDF):
-    """An A4 document for archives (PDF/A-3u), with a foot on each page.
+    """An A4 document for archives (PDF/A-3u), with a foot on each page; to be closed.
 
     It is a class since fpdf2 asks the foot of one.
     """
@@ -89,10 +89,17 @@ class Paper(FPDF):
         self.add_font("text", fname=pylopdf_fonts_zh_cn.sans_path())
         self.add_font("more", fname=fonts / "DejaVuSans.ttf")
         self.set_fallback_fonts(["more"])
-        added = [font for font in self.fonts.values() if isinstance(font, TTFFont)]
-        self._known = {code for font in added for code in font.cmap}
+        self._known = {code for font in self._opened() for code in font.cmap}
         self.use(BODY)
         self.add_page()
+
+    def close(self) -> None:
+        """Close the fonts' files, which fpdf2 does at a document's end alone."""
+        for font in self._opened():
+            font.close()
+
+    def _opened(self) -> list[TTFFont]:
+        return [font for font in self.fonts.values() if isinstance(font, TTFFont)]
 
     def use(self, size: float, colour: tuple[int, int, int] = INK) -> None:
         """Write on in a size and a colour."""
@@ -109,7 +116,9 @@ class Paper(FPDF):
         self.use(TINY, GREY)
         for line in self._foot:
             text = line.format(page=self.page_no(), pages=self.str_alias_nb_pages)
-            self.cell(0, 3.2, text, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+            self.cell(
+                0, 3.2, " ".join(self.printable(text).split()), new_x=XPos.LMARGIN, new_y=YPos.NEXT
+            )
 
     def printable(self, text: str) -> str:
         """Give what can be shown of a text: line breaks stay, what is not seen goes."""
@@ -144,7 +153,7 @@ class Paper(FPDF):
 
     def heading(self, text: str, size: float = 13.0) -> None:
         """Begin a section, not at the foot of a page."""
-        self.keep(30)
+        self.keep(30.0)
         if self.get_y() > MARGIN + 1:
             self.ln(3.5)
         self.use(size, ACCENT)
@@ -153,7 +162,7 @@ class Paper(FPDF):
         self.use(BODY)
 
     def paragraph(
-        self, text: str, size: float = BODY, colour: tuple[int, int, int] = INK, width: float = 0
+        self, text: str, size: float = BODY, colour: tuple[int, int, int] = INK, width: float = 0.0
     ) -> None:
         """Write text over the page's width, or a given one."""
         self.use(size, colour)
@@ -172,7 +181,7 @@ class Paper(FPDF):
     @contextmanager
     def box(self, colour: tuple[int, int, int]) -> Iterator[None]:
         """Put a thick line at the left of what is written inside."""
-        self.keep(28)
+        self.keep(28.0)
         page, top = self.page, self.get_y()
         self.set_left_margin(MARGIN + 4)
         self.set_x(MARGIN + 4)
@@ -184,13 +193,13 @@ class Paper(FPDF):
         start = top if self.page == page else MARGIN
         self.line(MARGIN + 1, start, MARGIN + 1, self.get_y())
         self.set_line_width(0.2)
-        self.ln(1.5)
+        self.ln(3.0)
 
     def rows(
         self,
         head: Sequence[str],
         rows: Sequence[Sequence[str]],
-        widths: Sequence[float],
+        widths: Sequence[float | int],
         *,
         right: Sequence[int] = (),
         size: float = BODY,

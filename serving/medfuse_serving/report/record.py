@@ -1,7 +1,6 @@
 """What a report says in; the JSON of it out that its pages are drawn from and its digest is of."""
 
 import hashlib
-import hmac
 import io
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,7 @@ from medfuse_serving.answer import Answer
 
 SCHEMA: Final = "medfuse.report/1"
 ATTACHMENT = "medfuse-report.json"
-SEAL = "medfuse-report.hmac"
-"""The attachments of a report: its record; and where it was made with a key, the record's seal."""
+"""The name under which a report's record is attached to it."""
 
 MOST_BYTES = 64 * 2**20
 """Of a record, and of a report."""
@@ -37,9 +35,6 @@ MOST_FRAMES = 32
 NOTE_CHARACTERS = 4000
 NOTE_LINES = 80
 """How much of a note a report shows, from its beginning."""
-
-KEY_BYTES = 32
-"""The least length of a key."""
 
 
 def _check_picture(data: bytes) -> bytes:
@@ -248,35 +243,6 @@ def find_digest(data: bytes) -> str:
 def to_code(digest: str) -> str:
     """Give the text of a report's QR code and of its pages' feet."""
     return f"medfuse-report:1:{digest}"
-
-
-def seal(data: bytes, key: bytes) -> str:
-    """Give the seal of a record: HMAC with SHA-256, as hex."""
-    return hmac.new(key, b"medfuse-report:1:" + data, hashlib.sha256).hexdigest()
-
-
-def check_seal(data: bytes, key: bytes, found: str) -> bool:
-    """Tell whether a record was sealed with a key."""
-    return hmac.compare_digest(seal(data, key).encode(), found.encode())
-
-
-def read_key(path: Path) -> bytes:
-    """Read a key: a file's bytes as they are.
-
-    Raises:
-        SettingsError: It cannot be read, or is too short to be one.
-    """
-    try:
-        with path.open("rb") as file:
-            key = file.read(2**16)
-    except OSError as error:
-        raise SettingsError(f"{path}: the key cannot be read ({error.strerror})") from error
-    if len(key) < KEY_BYTES:
-        raise SettingsError(
-            f"{path}: the key has {len(key)} bytes; expected at least {KEY_BYTES} random ones, as "
-            f"`head -c {KEY_BYTES} /dev/urandom` gives"
-        )
-    return key
 
 
 def read_reading(path: Path) -> Reading:

@@ -1,7 +1,8 @@
 """A report's record in, its PDF out: the same bytes for the same record and the same versions."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from PIL import Image
 
@@ -33,19 +34,18 @@ from medfuse_serving.report.paper import (
 )
 from medfuse_serving.report.record import (
     ATTACHMENT,
-    SEAL,
     ExplainedRecord,
     FrameEvidence,
     LayerRecord,
     ReportRecord,
     find_digest,
     from_bytes,
-    seal,
     to_bytes,
     to_code,
     to_utc,
 )
-from medfuse_serving.report.withhold import list_withheld
+from medfuse_serving.report.seal import ATTACHMENT as SEAL
+from medfuse_serving.report.seal import BLANK, seal
 
 BAR = 10
 """Squares of a bar that stands for a probability of 1."""
@@ -77,11 +77,17 @@ def make_report(record: ReportRecord, key: bytes | None = None) -> bytes:
         ReportError: It would have too many pages.
     """
     data = to_bytes(record)
-    return draw_report(data, None if key is None else seal(data, key))
+    if key is None:
+        return draw_report(data, sealed=False)
+    return seal(draw_report(data, sealed=True), key)
 
 
-def draw_report(data: bytes, sealed: str | None) -> bytes:
-    """Draw the pages of a record's bytes, attach them and their seal.
+def draw_report(data: bytes, *, sealed: bool) -> bytes:
+    """Draw the pages of a record's bytes and attach them.
+
+    Args:
+        data: The record's.
+        sealed: Leave a place for a seal.
 
     Raises:
         ReportError: They are no record, or would have too many pages.
@@ -92,45 +98,47 @@ def draw_report(data: bytes, sealed: str | None) -> bytes:
     short = language.text("Research and evaluation only. Not a medical device.")
     named = f"{record.study_id} | " if record.study_id else ""
     named = named.replace("{", "{{").replace("}", "}}")
-    paper = Paper(
-        title=language.text("medfuse report"),
-        tag=language.tag,
-        made_at=record.made_at,
-        foot=(f"{to_code(digest)}", f"{named}{short} | {page}"),
-    )
-    _draw_title(paper, language, record, digest)
-    _draw_referrals(paper, language, record)
-    _draw_reading(paper, language, record)
-    for task in record.answer.tasks:
-        _draw_task(paper, language, record, task)
-    if record.answer.promises is not None:
-        paper.paragraph(describe_promises(record.answer.promises, language), SMALL, GREY)
-    _draw_text(paper, language, record)
-    _draw_basis(paper, language, record)
-    if not record.explanations:
-        _draw_evidence(paper, language, record)
-    for explained in record.explanations:
-        _draw_explanation(paper, language, record, explained)
-    _draw_provenance(paper, language, record, digest, sealed)
-    paper.embed_file(
-        bytes=data,
-        basename=ATTACHMENT,
-        desc="Record of this report",
-        mime_type="application/json",
-        associated_file_relationship="Data",
-        modification_date=record.made_at,
-        compress=True,
-    )
-    if sealed is not None:
-        paper.embed_file(
-            bytes=sealed.encode(),
-            basename=SEAL,
-            desc="HMAC-SHA256 of the record",
-            mime_type="text/plain",
-            associated_file_relationship="Supplement",
-            modification_date=record.made_at,
+    with closing(
+        Paper(
+            title=language.text("medfuse report"),
+            tag=language.tag,
+            made_at=record.made_at,
+            foot=(f"{to_code(digest)}", f"{named}{short} | {page}"),
         )
-    return bytes(paper.output())
+    ) as paper:
+        _draw_title(paper, language, record, digest)
+        _draw_referrals(paper, language, record)
+        _draw_reading(paper, language, record)
+        for task in record.answer.tasks:
+            _draw_task(paper, language, record, task)
+        if record.answer.promises is not None:
+            paper.paragraph(describe_promises(record.answer.promises, language), SMALL, GREY)
+        _draw_text(paper, language, record)
+        _draw_basis(paper, language, record)
+        if not record.explanations:
+            _draw_evidence(paper, language, record)
+        for explained in record.explanations:
+            _draw_explanation(paper, language, record, explained)
+        _draw_provenance(paper, language, record, digest, sealed=sealed)
+        paper.embed_file(
+            bytes=data,
+            basename=ATTACHMENT,
+            desc="Record of this report",
+            mime_type="application/json",
+            associated_file_relationship="Data",
+            modification_date=record.made_at,
+            compress=True,
+        )
+        if sealed:
+            paper.embed_file(
+                bytes=BLANK,
+                basename=SEAL,
+                desc="HMAC-SHA256 of this file",
+                mime_type="text/plain",
+                associated_file_relationship="Supplement",
+                modification_date=record.made_at,
+            )
+        return bytes(paper.output())
 
 
 def _draw_title(paper: Paper, language: Language, record: ReportRecord, digest: str) -> None:
@@ -143,9 +151,9 @@ def _draw_title(paper: Paper, language: Language, record: ReportRecord, digest: 
         language.text("QR code: {code}", code=to_code(digest)),
     )
     width = paper.w - 2 * MARGIN - side - 4
-    paper.use(20, ACCENT)
+    paper.use(20.0, ACCENT)
     paper.cell(width, 10, language.text("medfuse report"), new_x="LMARGIN", new_y="NEXT")
-    paper.paragraph(language.text(record.notice), BODY, ALARM, width)
+    paper.paragraph(language.sentence(record.notice), BODY, ALARM, width)
     facts = (
         (language.text("Study"), record.study_id or language.text("not named")),
         (language.text("Report made"), to_utc(record.made_at)),
@@ -158,7 +166,7 @@ def _draw_title(paper: Paper, language: Language, record: ReportRecord, digest: 
 def _draw_referrals(paper: Paper, language: Language, record: ReportRecord) -> None:
     for referral in record.referrals:
         with paper.box(ALARM):
-            paper.use(14, ALARM)
+            paper.use(14.0, ALARM)
             paper.cell(0, 7, language.text("▲ Refer to a human"), new_x="LMARGIN", new_y="NEXT")
             named = ", ".join(_name_target(language, target) for target in referral.targets)
             paper.paragraph(language.text("No score is given for: {names}.", names=named))
@@ -208,7 +216,7 @@ def _draw_task(paper: Paper, language: Language, record: ReportRecord, task: Tas
         paper.paragraph(reading[:1].upper() + reading[1:] + language.text("."), SMALL, GREY)
     gone = [
         target
-        for target in sorted(list_withheld(record.referrals))
+        for target in dict.fromkeys(t for own in record.referrals for t in own.targets)
         if target == task.name or target.startswith(f"{task.name}.")
     ]
     said = {}
@@ -270,7 +278,7 @@ def _draw_text(paper: Paper, language: Language, record: ReportRecord) -> None:
         )
     if not text.sentences:
         paper.paragraph(language.text("Nothing is stated."))
-    paper.paragraph(language.text(text.notice), SMALL, GREY)
+    paper.paragraph(language.sentence(text.notice), SMALL, GREY)
 
 
 def _draw_basis(paper: Paper, language: Language, record: ReportRecord) -> None:
@@ -417,10 +425,10 @@ def _draw_shares(paper: Paper, language: Language, explained: ExplainedRecord) -
         language.text(
             "Shares are Shapley values against {baseline}: +: for, {minus}: against. Percentages "
             "are of their sum without signs. Maps are by {method} against {map_baseline}.",
-            baseline=_say_baseline(language, own.shares.baseline),
+            baseline=_look_up(language, words.BASELINES, own.shares.baseline),
             minus=MINUS,
-            method=language.text(words.METHODS.get(own.method, own.method)),
-            map_baseline=_say_baseline(language, own.baseline),
+            method=_look_up(language, words.METHODS, own.method),
+            map_baseline=_look_up(language, words.BASELINES, own.baseline),
         ),
         SMALL,
         GREY,
@@ -540,7 +548,7 @@ def _draw_note(
         language.text(
             "Underlined: the strongest words, each with its number in {unit}; +: for, {minus}: "
             "against. Grey was not read by the model.",
-            unit=_say_unit(language, scale.unit),
+            unit=_look_up(language, words.UNITS, scale.unit),
             minus=MINUS,
         ),
         SMALL,
@@ -597,7 +605,7 @@ def _draw_legend(
             "of that. A number is the {number} within its outline.",
             minus=MINUS,
             full=f"{scale.full:.2g}",
-            unit=_say_unit(language, scale.unit),
+            unit=_look_up(language, words.UNITS, scale.unit),
             share=f"{OUTLINE:.0%}",
             number=language.text("sum") if explained.additive else language.text("strongest value"),
         ),
@@ -607,7 +615,7 @@ def _draw_legend(
 
 
 def _draw_provenance(
-    paper: Paper, language: Language, record: ReportRecord, digest: str, sealed: str | None
+    paper: Paper, language: Language, record: ReportRecord, digest: str, *, sealed: bool
 ) -> None:
     paper.heading(language.text("Where this report comes from"))
     model = record.model
@@ -619,8 +627,9 @@ def _draw_provenance(
         (language.text("Bundle made with"), _list_versions(model.exported_with)),
         (language.text("Report made with"), _list_versions(record.versions)),
     ]
-    if sealed is not None:
-        facts.insert(1, (language.text("Seal of its key"), sealed))
+    if sealed:
+        said = language.text("with a key, in the attached file {file}", file=SEAL)
+        facts.insert(1, (language.text("Sealed"), said))
     paper.rows((), facts, (1.4, 5), size=SMALL)
     counts = dict.fromkeys(MODALITIES, 0)
     rows = []
@@ -630,6 +639,7 @@ def _draw_provenance(
         rows.append((name, part.sha256, f"{part.size}"))
     head = (language.text("Input"), "SHA-256", language.text("Bytes"))
     paper.rows(head, rows, (1.2, 5.2, 1), right=(2,), size=7.0)
+    paper.keep(18.0)
     paper.paragraph(
         language.text(
             "To check this report: medfuse verify-report REPORT.pdf --bundle BUNDLE, with the "
@@ -692,12 +702,9 @@ def _say_band(band: BandRecord | None) -> str:
     return f"{format_signed(band.lowest)} … {format_signed(band.highest)}"
 
 
-def _say_baseline(language: Language, name: str) -> str:
-    return language.text(words.BASELINES[name]) if name in words.BASELINES else name
-
-
-def _say_unit(language: Language, unit: str) -> str:
-    return language.text(words.UNITS[unit]) if unit in words.UNITS else unit
+def _look_up(language: Language, table: Mapping[str, str], name: str) -> str:
+    """Say a name by a table of messages, as it is where it is not in there."""
+    return language.text(table[name]) if name in table else name
 
 
 def _novel_share(record: ReportRecord) -> str:

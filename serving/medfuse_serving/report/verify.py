@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from fpdf.errors import FPDFException
 from PIL import Image
-from pydantic import JsonValue
 from pydantic.main import IncEx
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
@@ -29,17 +30,18 @@ from medfuse_serving.report.paper import MOST_PAGES
 from medfuse_serving.report.record import (
     ATTACHMENT,
     MOST_BYTES,
-    SEAL,
+    MOST_FRAMES,
     EvidenceRecord,
     FrameEvidence,
     ReportRecord,
     VoiceEvidence,
-    check_seal,
     find_digest,
     from_bytes,
     to_code,
 )
 from medfuse_serving.report.render import draw_report
+from medfuse_serving.report.seal import ATTACHMENT as SEAL
+from medfuse_serving.report.seal import check_seal, unseal
 from medfuse_serving.report.versions import find_versions
 from medfuse_serving.report.withhold import find_referrals, withhold
 
@@ -81,17 +83,23 @@ class Opened:
     Attributes:
         record: What it says.
         digest: Of the record.
-        sealed: Whether it has a seal, checked or not.
-        exact: Whether the file is, byte for byte, what the record gives here; or else other
-            versions drew it, and the text of its pages alone was compared.
-        others: Those versions.
+        seal: Whether it has a seal, and whether that was checked: every byte is then as the key's
+            holder made it.
+        exact: Whether the file is, byte for byte, what the record gives here.
+        others: Where not, the versions that drew it; without a checked seal the text of its pages
+            was then compared, and nothing else.
     """
 
     record: ReportRecord
     digest: str
-    sealed: bool
+    seal: Literal["none", "unchecked", "checked"]
     exact: bool
     others: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether a change of any byte would have been found."""
+        return self.exact or self.seal == "checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +107,7 @@ class _Parts:
     """What is read of a PDF that may be anything."""
 
     record: bytes
-    seal: str | None
+    seal: bytes | None
     text: str
 
 
@@ -136,22 +144,24 @@ def check_report(data: bytes, key: bytes | None = None) -> Opened:
             "the report's record does not have the digest that its pages state: it was changed, or "
             "exchanged for another's"
         )
+    blank = data if parts.seal is None else unseal(data, parts.seal)
+    seal: Literal["none", "unchecked", "checked"] = "none" if parts.seal is None else "unchecked"
     if key is not None:
         if parts.seal is None:
             raise ReportError("the report has no seal; ask for one that was made with --key-file")
-        if not check_seal(parts.record, key, parts.seal):
+        if not check_seal(blank, key, parts.seal):
             raise ReportError("the report was not sealed with this key, or changed since")
-    drawn = draw_report(parts.record, parts.seal)
-    sealed = parts.seal is not None
-    if drawn == data:
-        return Opened(record, digest, sealed, exact=True)
+        seal = "checked"
+    drawn = _draw_again(parts)
+    if drawn == blank:
+        return Opened(record, digest, seal, exact=True)
     here = find_versions()
     if record.versions == here:
         raise ReportError(
             "the report's pages are not what its record gives: a number, a word or a picture was "
             "changed, or the file was saved again by another program"
         )
-    if _read_parts(drawn).text != parts.text:
+    if seal != "checked" and _read_parts(drawn).text != parts.text:
         raise ReportError(
             "the text of the report's pages is not what its record gives; other versions drew it, "
             "and if nobody changed it, check it where they are installed"
@@ -161,7 +171,7 @@ def check_report(data: bytes, key: bytes | None = None) -> Opened:
         for name, version in sorted(record.versions.items())
         if here.get(name) != version
     )
-    return Opened(record, digest, sealed, exact=False, others=others)
+    return Opened(record, digest, seal, exact=False, others=others)
 
 
 def check_model(record: ReportRecord, digest: str) -> None:
@@ -249,8 +259,9 @@ def check_answer(record: ReportRecord, predictor: Predictor, study: Study) -> fl
     _compare_answers(record.answer, withhold(again, record.referrals))
     numbers = [frame.number - 1 for frame in record.evidence.frames]
     frames = 0 if prepared.image is None else len(prepared.image.geometry)
-    if not all(0 <= number < frames for number in numbers):
-        raise ReportError("the report shows frames that the study does not have")
+    distinct = {number for number in numbers if 0 <= number < frames}
+    if not len(distinct) == len(numbers) == min(frames, MOST_FRAMES):
+        raise ReportError("the report does not show the frames that are of these files")
     _compare_evidence(
         record.evidence, pictures.draw_evidence(ordered, prepared, manifest.prepare, numbers)
     )
@@ -283,13 +294,12 @@ def _compare_answers(stated: Answer, again: Answer) -> None:
             )
 
 
-def _dump(answer: Answer, fields: set[str]) -> JsonValue:
+def _dump(answer: Answer, fields: set[str]) -> object:
     """Give some of an answer as JSON, without the places of findings text, which no page shows."""
     places: Mapping[str, set[str]] = {"__all__": {"image", "note", "voice"}}
-    dumped: JsonValue = answer.model_dump(
+    return answer.model_dump(
         mode="json", include=fields, exclude={"findings_text": {"sentences": places}}
     )
-    return dumped
 
 
 def _compare_evidence(stated: EvidenceRecord, again: EvidenceRecord) -> None:
@@ -317,7 +327,7 @@ def _is_same_picture(a: bytes, b: bytes) -> bool:
         return bool(np.abs(next(greys) - next(greys)).max() <= GREYS)
 
 
-def _is_close(one: JsonValue, other: JsonValue, tolerance: float) -> bool:
+def _is_close(one: object, other: object, tolerance: float) -> bool:
     """Compare JSON, numbers within a tolerance."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(
@@ -330,6 +340,26 @@ def _is_close(one: JsonValue, other: JsonValue, tolerance: float) -> bool:
     if type(one) is float and type(other) is float:
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     return one == other
+
+
+def _draw_again(parts: _Parts) -> bytes:
+    """Draw a record that may be anything of a record's form.
+
+    Raises:
+        ReportError: Nothing can be drawn of it.
+    """
+    try:
+        return draw_report(parts.record, sealed=parts.seal is not None)
+    except (
+        FPDFException,
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        OSError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ReportError("the report's record says what no report has; it was made up") from error
 
 
 def _read_parts(data: bytes) -> _Parts:
@@ -355,6 +385,6 @@ def _read_parts(data: bytes) -> _Parts:
     (record,) = attached[ATTACHMENT]
     if len(record) > MOST_BYTES:
         raise ReportError(f"the report's record has more than {MOST_BYTES} bytes")
-    sealed = attached[SEAL][0].decode("ascii", "replace") if SEAL in attached else None
+    sealed = attached[SEAL][0] if SEAL in attached else None
     # pypdf reads the two-byte codes of an embedded font one by one, and a nought for each first.
     return _Parts(record, sealed, "".join(text.replace("\0", "").split()))

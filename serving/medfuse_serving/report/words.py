@@ -146,12 +146,14 @@ def find_phrase(words: Sequence[WordRecord], sign: float) -> tuple[int, int, flo
     total = sum(value for value in values if value > 0)
     best = (0, 0, 0.0)
     for start in range(len(values)):
+        if values[start] <= 0 or not _has_letters(words[start]):
+            continue
         run = 0.0
         for end in range(start, min(start + PHRASE_WORDS, len(values))):
             if words[end].end - words[start].start > PHRASE_CHARACTERS and end > start:
                 break
             run += values[end]
-            if run > best[2]:
+            if run > best[2] and _has_letters(words[end]):
                 best = (start, end + 1, run)
     start, end, run = best
     return start, end, run / total if total else 0.0
@@ -186,13 +188,18 @@ def say_next_step(language: Language, referral: ReferralRecord) -> str:
     )
 
 
+def _has_letters(word: WordRecord) -> bool:
+    """Tell a word or a number from a punctuation mark, which no phrase begins or ends with."""
+    return any(map(str.isalnum, word.text))
+
+
 def _find_place(
     language: Language, explained: ExplainedRecord, modality: Modality, note: str
 ) -> tuple[str, bool]:
     """Name where most of a modality's share comes from, and tell whether it is over half."""
     share = explained.record.shares.shares[modality]
-    if not explained.additive:
-        return "", False
+    if not (explained.additive and explained.record.sums.get(modality, 0.0) * share > 0):
+        return "", False  # where the map says otherwise than the share, it has no place for it
     if modality is Modality.NOTE:
         words = explained.record.words or ()
         start, end, part = find_phrase(words, share)
