@@ -12,8 +12,10 @@ from medfuse.errors import MedfuseError
 GROUP = "medfuse.commands"
 
 EXTRAS = {
+    "babel": "serve",
     "captum": "train",
     "fastapi": "serve",
+    "fpdf": "serve",
     "gradio": "serve",
     "lightning": "train",
     "matplotlib": "train",
@@ -23,6 +25,9 @@ EXTRAS = {
     "onnxscript": "export",
     "safetensors": "train",
     "optuna": "train",
+    "pylopdf_fonts_zh_cn": "serve",
+    "pypdf": "serve",
+    "segno": "serve",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",

@@ -51,3 +51,7 @@ class ExportError(MedfuseError):
 
 class BundleError(MedfuseError):
     """A bundle is damaged, altered or of another version; the deployment is wrong."""
+
+
+class ReportError(InputError):
+    """A report cannot be read, or is not as it was made."""

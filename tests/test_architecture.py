@@ -85,6 +85,8 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "export",
         "verify",
         "predict",
+        "report",
+        "verify-report",
         "predict-cohort",
         "evaluate",
         "dictate",

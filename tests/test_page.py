@@ -42,6 +42,7 @@ from medfuse_serving.page import (
 )
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
+from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
 from tests.browser import open_browser, open_page, read_greys
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav
@@ -501,6 +502,37 @@ def test_each_view_has_its_own_map(page: Page) -> None:
     page.get_by_role("slider", name="Frame").press("ArrowRight")
     expect(page.locator("#image")).to_contain_text("Frame 2 of 2")
     expect(overlay).to_have_js_property("width", 18)
+
+
+def test_a_report_is_made_downloaded_and_accepted(
+    page: Page, url: str, predictor: Predictor
+) -> None:
+    make = page.get_by_role("button", name="Make a PDF report")
+    expect(make).to_be_hidden()  # there is no answer to report
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    page.get_by_label("Language of the report").click()
+    page.get_by_role("option", name="简体中文").click()
+    make.click()
+    link = page.get_by_role("link", name="Download the report")
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename == "report.pdf"
+    opened = open_report(Path(download.value.path()))
+    check_model(opened.record, predictor.bundle.digest)
+    check_inputs(opened.record, make_study())
+    assert opened.record.language == "zh"
+    assert [e.record.target for e in opened.record.explanations] == ["findings.brightness"]
+    # It is gone with the answer that it is of.
+    address = str(link.get_attribute("href"))
+    assert httpx.get(f"{url}/{address}").status_code == 200
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(link).to_have_count(0)
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer")).to_contain_text("%")
+    assert httpx.get(f"{url}/{address}").status_code == 404
 
 
 def test_a_bundle_that_cannot_explain_offers_no_explanation(predictor: Predictor) -> None:

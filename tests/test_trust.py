@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit, logit
 from scipy.stats import binom
 
+from medfuse.attribution.record import BadgeRecord, CheckRecord, ExplanationRecord
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import CohortRow
 from medfuse.trust.answers import AS_GIVEN, Answers
@@ -258,8 +259,8 @@ def test_no_score_is_shown_of_what_rests_on_a_novel_input(predictor: Predictor) 
     page = answer_html(answer)
     for said in (
         "Refer to a human.",
-        "The voice is unlike those that the model was trained on",
-        "ask again without the voice",
+        "What this study has as voice is unlike what the model was trained on",
+        "have it read by a specialist",
     ):
         assert page.count(said) == len(answer.tasks)
     scores = [format_probability(p) for p in answer.tasks[0].probabilities.values()]
@@ -277,7 +278,13 @@ def test_no_score_is_shown_of_what_cannot_be_explained(predictor: Predictor) -> 
     (prediction,) = predictor.predict([make_study()])
     answer = to_answer(replace(prediction, novelty={}))
     brightness, wordiness = map(format_probability, answer.tasks[0].probabilities.values())
-    page = answer_html(answer, {"findings.brightness", *answer.tasks[1].logits})
+    check = CheckRecord(name="agreement", value=0.1, limit=0.3, passed=False, message="Not so.")
+    badge = BadgeRecord(passed=False, checks=(check,))
+    failed = [
+        ExplanationRecord.model_construct(target=target, badge=badge)
+        for target in ("findings.brightness", *answer.tasks[1].logits)
+    ]
+    page = answer_html(answer, failed)
     assert brightness not in page
     assert format_value(answer.tasks[1]) not in page
     assert wordiness in page

@@ -10,6 +10,7 @@ from medfuse.bundle import NOTICE
 from medfuse.config import Code, Settings, TaskKind
 from medfuse.errors import MedfuseError
 from medfuse.types import MODALITIES, FindingsText, Modality, Prediction, Sentence, TaskPrediction
+from medfuse_serving.language import ENGLISH, Language
 
 SCHEMA: Final = "medfuse.prediction/3"
 
@@ -210,70 +211,77 @@ def format_probability(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
-def describe_reading(task: TaskAnswer, given: Sequence[Modality]) -> str:
+def describe_reading(
+    task: TaskAnswer, given: Sequence[Modality], language: Language = ENGLISH
+) -> str:
     """Say what an answer rests on where that is not all that was given; else nothing."""
     if not task.used:
-        needed = " or ".join(m.value for m in task.reads)
-        return f"not answered: this needs a {needed} and none was given"
+        needed = language.text(" or ").join(language.name(m) for m in task.reads)
+        return language.text(
+            "not answered: this needs a {modalities} and none was given", modalities=needed
+        )
     if set(task.used) != set(given):
-        return f"from {' and '.join(m.value for m in task.used)} alone"
+        used = language.text(" and ").join(language.name(m) for m in task.used)
+        return language.text("from {modalities} alone", modalities=used)
     return ""
 
 
-def describe_judgement(judgement: JudgementAnswer, promises: PromiseAnswer) -> str:
+def describe_judgement(
+    judgement: JudgementAnswer, promises: PromiseAnswer, language: Language = ENGLISH
+) -> str:
     """Say what may be said of one answer, in a line for the reader."""
     if judgement.interval is not None:
         low, high = judgement.interval
-        return f"{low:.4g} to {high:.4g} ({promises.coverage:.0%} interval)"
+        return language.text(
+            "{low} to {high} ({coverage} interval)",
+            low=f"{low:.4g}",
+            high=f"{high:.4g}",
+            coverage=f"{promises.coverage:.0%}",
+        )
     if not judgement.possible:
-        return "no interval: too few studies were checked"
-    open_ = set(judgement.possible) == {"absent", "present"}
-    said = "can't tell" if open_ else " or ".join(c.replace("_", " ") for c in judgement.possible)
-    parts = [said, "sure" if judgement.sure else "not sure"]
+        return language.text("no interval: too few studies were checked")
+    if set(judgement.possible) == {"absent", "present"}:
+        said = language.text("can't tell")
+    else:
+        said = language.text(" or ").join(language.name(c) for c in judgement.possible)
+    parts = [said, language.text("sure") if judgement.sure else language.text("not sure")]
     if judgement.positive:
-        parts.append(f"positive at {promises.sensitivity:.0%} sensitivity")
+        sensitivity = f"{promises.sensitivity:.0%}"
+        parts.append(
+            language.text("positive at {sensitivity} sensitivity", sensitivity=sensitivity)
+        )
     return " · ".join(parts)
 
 
-def describe_promises(promises: PromiseAnswer) -> str:
+def describe_promises(promises: PromiseAnswer, language: Language = ENGLISH) -> str:
     """Say what the words of `describe_judgement` mean."""
-    return (
-        "What is named is what cannot be left out; the truth is among it in "
-        f"{promises.coverage:.0%} of studies like those checked. Sure: at most "
-        f"{promises.risk:.0%} of such answers are wrong."
+    return language.text(
+        "What is named is what cannot be left out; the truth is among it in {coverage} of studies "
+        "like those checked. Sure: at most {risk} of such answers are wrong.",
+        coverage=f"{promises.coverage:.0%}",
+        risk=f"{promises.risk:.0%}",
     )
 
 
-def describe_novelty(answer: Answer) -> list[str]:
+def describe_novelty(answer: Answer, language: Language = ENGLISH) -> list[str]:
     """Say which modalities are unlike the training studies."""
     return [
-        f"The {m.value} is unlike those that the model was trained on "
-        f"(p = {own.p_value:.2g}): the answer can't be relied on."
+        language.text(
+            "The {modality} is unlike those that the model was trained on (p = {p}): the answer "
+            "can't be relied on.",
+            modality=language.name(m),
+            p=f"{own.p_value:.2g}",
+        )
         for m, own in answer.novelty.items()
         if own.novel
     ]
 
 
-def find_novel(task: TaskAnswer, answer: Answer) -> tuple[Modality, ...]:
-    """Tell which modalities that an answer rests on are unlike the training studies."""
-    return tuple(m for m in task.used if m in answer.novelty and answer.novelty[m].novel)
-
-
-def describe_referral(novel: Sequence[Modality]) -> str:
-    """Say why a score is not shown to a reader, and what to do next."""
-    what = " and ".join(m.value for m in novel)
-    them, are = ("it", "is") if len(novel) == 1 else ("they", "are")
-    return (
-        f"The {what} {are} unlike those that the model was trained on, so its score could mislead "
-        f"and is not shown. Check that {them} {are} of the right kind and patient, and whole; then "
-        f"read the study without the model, or ask again without the {what}."
-    )
-
-
-def describe_shares(sentence: SentenceAnswer) -> str:
+def describe_shares(sentence: SentenceAnswer, language: Language = ENGLISH) -> str:
     """Say what a sentence owes to each modality, the most first."""
     owed = sorted(((share, m) for m, share in sentence.shares.items() if share), reverse=True)
-    return ", ".join(f"{m.value} {share:.0%}" for share, m in owed) or "nothing in particular"
+    said = (f"{language.name(m)} {share:.0%}" for share, m in owed)
+    return ", ".join(said) or language.text("nothing in particular")
 
 
 def describe_places(sentence: SentenceAnswer) -> list[str]:

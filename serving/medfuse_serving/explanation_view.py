@@ -30,6 +30,7 @@ from medfuse.overlay import (
 from medfuse.types import Modality, Prepared
 from medfuse_serving import rendering, viewer
 from medfuse_serving.explainer import Explained
+from medfuse_serving.report.record import ReferralRecord
 from medfuse_serving.shelves import Shelf, Shelves
 
 METHOD_NAMES = {
@@ -96,9 +97,12 @@ def summary_html(record: ExplanationRecord) -> str:
     """
     finding = record.target.rpartition(".")[2].replace("_", " ")
     if record.withheld:
+        failed = tuple(check for check in record.badge.checks if not check.passed)
+        referral = ReferralRecord(reason="badge", targets=(record.target,), checks=failed)
         return (
             f'<div class="mf-answer mf-explanation"><h3>Why {escape_text(finding)}?</h3>'
-            f"{rendering.refer_html(rendering.UNEXPLAINED)}{_badge_html(record)}</div>"
+            f"{rendering.refer_html(rendering.describe_referral(referral))}{_badge_html(record)}"
+            "</div>"
         )
     return (
         f'<div class="mf-answer mf-explanation mf-mapped"><h3>Why {escape_text(finding)}?</h3>'

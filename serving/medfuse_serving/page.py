@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.resources import files
@@ -25,6 +25,10 @@ from medfuse_serving.answer import Answer, to_answer
 from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes, Maps
+from medfuse_serving.explanation_view import View
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.report.gather import ReportOptions, make_record
+from medfuse_serving.report.render import make_report
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
@@ -60,8 +64,9 @@ class Desk:
         problem: Why the images can't be shown.
         opened: Which example this is; None of any other study, and once it was changed.
         answer: What the model answers; None before it is asked, and once the study has changed.
-        failed: Targets whose explanation failed its checks.
         maps: What spoke for and against in the image, once that was asked.
+        views: The explanations that were asked for, one of each target.
+        report: All of it as a PDF, once that was asked.
         dictated: What the note was written down from; None once it was changed by hand.
     """
 
@@ -71,8 +76,9 @@ class Desk:
     problem: str = ""
     opened: int | None = None
     answer: Answer | None = None
-    failed: frozenset[str] = frozenset()
     maps: Shelf | None = None
+    views: tuple[View, ...] = ()
+    report: Shelf | None = None
     dictated: Transcript | None = None
 
 
@@ -122,7 +128,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, answer=None, failed=frozenset(), maps=None)
+    return replace(desk, opened=None, answer=None, maps=None, views=(), report=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -177,14 +183,35 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     return rendering.card_html("Recording", body)
 
 
-def show_answer(answer: Answer, failed: Collection[str] = ()) -> str:
-    """Show the model's answer, without the score of targets whose explanation failed."""
-    return rendering.card_html("Answer", rendering.answer_html(answer, failed))
+def show_answer(answer: Answer, views: Sequence[View] = ()) -> str:
+    """Show the model's answer, without the score of what its explanations leave to a human."""
+    records = [view.record for view in views]
+    return rendering.card_html("Answer", rendering.answer_html(answer, records))
 
 
 def show_refusal(message: str) -> str:
     """Say in the answer's place why there is none."""
     return rendering.card_html("Answer", rendering.problem_html(message))
+
+
+def shelve_report(desk: Desk, language: str, predictor: Predictor, shelves: Shelves) -> Shelf:
+    """Write an answer and its explanations as a PDF and put it on a shelf.
+
+    Raises:
+        MedfuseError: It cannot be written.
+    """
+    assert desk.answer is not None
+    options = ReportOptions(language=language)
+    pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
+    return shelves.put(1, lambda _: pdf, "application/pdf")
+
+
+def link_report(report: Shelf) -> str:
+    """Offer a report for download."""
+    return (
+        f'<p class="mf-download"><a href="shelves/{report.token}/0" download="report.pdf">'
+        "Download the report (PDF)</a></p>"
+    )
 
 
 def take_up(path: str, most_bytes: int) -> bytes:
@@ -290,6 +317,15 @@ def build_page(
                     ask = gr.Button("Predict", variant="primary")
             with gr.Column(scale=7, min_width=480):
                 answer = gr.HTML(NO_ANSWER, elem_id="answer")
+                with gr.Row(elem_id="report"):
+                    language = gr.Dropdown(
+                        [("English", "en"), ("简体中文", "zh")],
+                        value="en",
+                        label="Language of the report",
+                        scale=1,
+                    )
+                    write = gr.Button("Make a PDF report", scale=1, min_width=180)
+                    report_place = gr.HTML("", elem_id="report-place")
                 controls = explanation_panel.lay_controls(explainer)
                 gr.Checkbox(
                     True,
@@ -321,13 +357,14 @@ def build_page(
                 note_view: show_note(desk, settings),
                 voice_view: show_voice(desk, settings),
                 answer: NO_ANSWER,
+                report_place: "",
             } | explanation_panel.clear(controls, maps)
 
         tell = tell_in(answer, show_refusal)
         tell_steps = tell_steps_in(controls.summary, show_explanation_refusal)
         desk_state = desk
         explained = [controls.summary, image_map, note_map, voice_map]
-        views = [desk, note, image_view, note_view, voice_view, answer, *explained]
+        views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
 
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
@@ -370,7 +407,11 @@ def build_page(
             edited = edit_note(desk, text)
             if edited is desk:  # left without a change: an explanation stays
                 return {note_view: gr.skip()}
-            shown: Shown = {desk_state: edited, note_view: show_note(edited, settings)}
+            shown: Shown = {
+                desk_state: edited,
+                note_view: show_note(edited, settings),
+                report_place: "",
+            }
             return shown | explanation_panel.clear(controls, maps)
 
         @tell
@@ -383,10 +424,19 @@ def build_page(
                 desk_state: desk,
                 note_view: show_note(desk, settings),
                 answer: show_answer(answered),
+                report_place: "",
             }
             if (chosen := explanation_panel.choose_target(answered)) is not None:
                 shown[controls.target] = chosen
             return shown | explanation_panel.clear(controls, maps)
+
+        @tell_in(report_place, rendering.problem_html)
+        def write_report(text: str, desk: Desk, code: str) -> Shown:
+            desk = edit_note(desk, text)
+            if desk.answer is None:
+                raise InputError("there is no answer to report; press Predict first")
+            shelf = shelve_report(desk, code, predictor, shelves)
+            return {desk_state: replace(desk, report=shelf), report_place: link_report(shelf)}
 
         @tell_steps
         def explain(
@@ -408,11 +458,11 @@ def build_page(
                     yield {controls.summary: step}
                     continue
                 shelf = explanation_view.shelve_maps(step, shelves)
-                failed = desk.failed | {target} if step.record.withheld else desk.failed - {target}
-                desk = replace(desk, maps=shelf, failed=failed)
-                shown: Shown = {desk_state: desk}
+                others = tuple(v for v in desk.views if v.record.target != target)
+                desk = replace(desk, maps=shelf, views=(*others, step), report=None)
+                shown: Shown = {desk_state: desk, report_place: ""}
                 if desk.answer is not None:
-                    shown[answer] = show_answer(desk.answer, failed)
+                    shown[answer] = show_answer(desk.answer, desk.views)
                 yield shown | explanation_panel.show(
                     explainer, controls, maps, step, shelf, desk.study
                 )
@@ -429,7 +479,8 @@ def build_page(
             return handle_change
 
         def retype() -> Shown:
-            return {answer: NO_ANSWER} | explanation_panel.clear(controls, maps)
+            cleared: Shown = {answer: NO_ANSWER, report_place: ""}
+            return cleared | explanation_panel.clear(controls, maps)
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         # A click on Predict also leaves the note. Were both queued, the stream that ends with the
@@ -438,7 +489,7 @@ def build_page(
         controls.ask.click(
             explain,
             [note, desk, changes, *controls.choices],
-            [desk, answer, *explained],
+            [desk, answer, report_place, *explained],
             concurrency_limit=2,
             api_visibility="private",
             show_progress="hidden",
@@ -459,17 +510,26 @@ def build_page(
                 **quiet,
             )
         # What was said of the note before is gone at the first key, and stays gone.
-        cleared = json.dumps([NO_ANSWER, *[""] * len(explained)])
+        cleared = json.dumps([NO_ANSWER, "", *[""] * len(explained)])
         unseen = quiet | {"show_progress": "hidden"}
-        emptied = [answer, *explained]
+        emptied = [answer, report_place, *explained]
         note.input(None, None, emptied, js=f"() => {cleared}", **unseen)
         note.input(changing(retype), changes, emptied, **(unseen | {"queue": False}))
-        note.blur(retype_note, [note, desk], [desk, note_view, *explained], **unqueued)
+        note.blur(
+            retype_note, [note, desk], [desk, note_view, report_place, *explained], **unqueued
+        )
         ask.click(
             changing(predict),
             [changes, note, desk],
-            [desk, note_view, answer, controls.target, *explained],
+            [desk, note_view, answer, report_place, controls.target, *explained],
             concurrency_limit=2,
+            **quiet,
+        )
+        write.click(
+            write_report,
+            [note, desk, language],
+            [desk, report_place],
+            concurrency_limit=1,
             **quiet,
         )
         clear.click(

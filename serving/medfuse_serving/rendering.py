@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from medfuse.attribution.record import ExplanationRecord
 from medfuse.bundle import NOTICE
 from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, TaskKind
 from medfuse.data.note import decode_note, find_sections
@@ -26,12 +27,14 @@ from medfuse_serving.answer import (
     describe_judgement,
     describe_promises,
     describe_reading,
-    describe_referral,
     describe_shares,
-    find_novel,
     format_probability,
     format_value,
 )
+from medfuse_serving.language import ENGLISH
+from medfuse_serving.report.record import ReferralRecord
+from medfuse_serving.report.withhold import find_referrals, list_questions, withhold
+from medfuse_serving.report.words import say_next_step, say_reason
 
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
@@ -62,11 +65,6 @@ WORDS = {
     "diagnosis.",
 }
 """What the page's own elements say, by the names that the files in `web` use."""
-
-UNEXPLAINED = (
-    "The explanation of this answer failed its checks, so its score is not shown. Read the study "
-    "without the model, and tell those who run it."
-)
 
 FAINT = 0.02
 """A recording whose peaks stay below this is drawn as faint as it is."""
@@ -129,17 +127,22 @@ def dictated_html(transcript: Transcript) -> str:
     )
 
 
-def answer_html(answer: Answer, failed: Collection[str] = ()) -> str:
+def answer_html(answer: Answer, explanations: Sequence[ExplanationRecord] = ()) -> str:
     """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest.
 
-    No score is shown of what the reader is referred to a human for: what rests on an input unlike
-    the training studies, and what the model cannot explain.
+    What is left to a human has no score: what rests on an input unlike the training studies, and
+    what the model cannot explain.
 
     Args:
         answer: Of the model.
-        failed: Targets whose explanation failed its checks.
+        explanations: Of it, as many as there are.
     """
-    novel = {m for task in answer.tasks for m in find_novel(task, answer)}
+    referrals = {
+        target: referral
+        for referral in find_referrals(answer, explanations)
+        for target in referral.targets
+    }
+    text = withhold(answer, tuple(referrals.values())).findings_text
     used = "".join(
         f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
         f"{'used' if m in answer.used else 'not given'}</li>"
@@ -153,10 +156,10 @@ def answer_html(answer: Answer, failed: Collection[str] = ()) -> str:
     if answer.promises is not None:
         promises = f'<p class="mf-legend">{escape_text(describe_promises(answer.promises))}</p>'
     return (
-        f'<div class="mf-answer{" mf-referred" if _is_referred(answer) else ""}">'
-        + "".join(_task_html(task, answer, failed) for task in answer.tasks)
+        f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}">'
+        + "".join(_task_html(task, answer, referrals) for task in answer.tasks)
         + promises
-        + ("" if answer.findings_text is None else _text_html(answer.findings_text, bool(novel)))
+        + ("" if text is None else _text_html(text))
         + f'<ul class="mf-modalities">{used}</ul>'
         + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
@@ -192,21 +195,26 @@ def refer_html(message: str) -> str:
     return f'<p class="mf-refer" role="alert"><b>Refer to a human.</b> {escape_text(message)}</p>'
 
 
-def _is_referred(answer: Answer) -> bool:
+def describe_referral(referral: ReferralRecord) -> str:
+    """Say why something is left to a human, and what to do next."""
+    return f"{say_reason(ENGLISH, referral)} {say_next_step(ENGLISH, referral)}"
+
+
+def _is_referred(answer: Answer, referrals: Mapping[str, ReferralRecord]) -> bool:
     """Say whether nothing is left of an answer that may be shown."""
-    return all(find_novel(task, answer) or not task.used for task in answer.tasks)
+    return all(
+        not task.used or set(list_questions(task)) <= set(referrals) for task in answer.tasks
+    )
 
 
-def _task_html(task: TaskAnswer, answer: Answer, failed: Collection[str]) -> str:
+def _task_html(task: TaskAnswer, answer: Answer, referrals: Mapping[str, ReferralRecord]) -> str:
     title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
     reading = describe_reading(task, answer.used)
     if not task.used:
         return f'{title}<p class="mf-legend">{escape_text(reading.capitalize())}.</p>'
-    if novel := find_novel(task, answer):
-        return title + refer_html(describe_referral(novel))
-    single = task.kind not in (TaskKind.BINARY, TaskKind.MULTILABEL)
-    if single and not set(failed).isdisjoint(task.logits):
-        return title + refer_html(UNEXPLAINED)
+    found = [referrals.get(question) for question in list_questions(task)]
+    if found[0] is not None and None not in found:
+        return title + refer_html(describe_referral(found[0]))
     note = f", {escape_text(reading)}" if reading else ""
     said = {}
     if answer.promises is not None:
@@ -215,8 +223,8 @@ def _task_html(task: TaskAnswer, answer: Answer, failed: Collection[str]) -> str
     if task.kind is TaskKind.REGRESSION:
         return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>{whole}'
     rows = "".join(
-        _referred_html(name)
-        if f"{task.name}.{name}" in failed
+        _referred_html(name, referrals[f"{task.name}.{name}"])
+        if f"{task.name}.{name}" in referrals
         else _bar_html(name, p, said.get(f"{task.name}.{name}", ""))
         for name, p in task.probabilities.items()
     )
@@ -233,13 +241,11 @@ def _said_html(said: str) -> str:
     return f'<small class="mf-said">{escape_text(said)}</small>'
 
 
-def _text_html(text: TextAnswer, novel: bool) -> str:
+def _text_html(text: TextAnswer) -> str:
     """Show each stated finding in words, with what states it and the modalities it was read from.
 
     Not the places: known truth finds them wrong too often to be shown beside a patient.
     """
-    if novel:
-        return '<h3>Findings text</h3><p class="mf-legend">Left out, for the same reason.</p>'
     sentences = "".join(
         f"<li><p>{escape_text(sentence.text)}</p>"
         f"<small>{escape_text(sentence.target.partition('.')[2].replace('_', ' ').capitalize())} "
@@ -270,12 +276,12 @@ def _bar_html(name: str, probability: float, said: str) -> str:
     )
 
 
-def _referred_html(name: str) -> str:
+def _referred_html(name: str, referral: ReferralRecord) -> str:
     name = escape_text(name.replace("_", " "))
+    why = escape_text(describe_referral(referral))
     return (
         f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
-        f'<span role="cell" class="mf-wide"><b>Refer to a human.</b> {escape_text(UNEXPLAINED)}'
-        "</span></div>"
+        f'<span role="cell" class="mf-wide"><b>Refer to a human.</b> {why}</span></div>'
     )
 
 

@@ -31,11 +31,13 @@ class Shelf:
     Attributes:
         count: How many there are.
         make: Gives the piece with a number from 0; may raise a `MedfuseError`.
+        media_type: Of every piece.
         token: 256 random bits.
     """
 
     count: int
     make: Callable[[int], bytes] = field(repr=False, compare=False)
+    media_type: str = "application/octet-stream"
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
 
@@ -45,9 +47,14 @@ class Shelves:
     def __init__(self) -> None:
         self._shelves: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
 
-    def put(self, count: int, make: Callable[[int], bytes]) -> Shelf:
+    def put(
+        self,
+        count: int,
+        make: Callable[[int], bytes],
+        media_type: str = "application/octet-stream",
+    ) -> Shelf:
         """Make a shelf; it is there until the caller lets go of it."""
-        shelf = Shelf(count, make)
+        shelf = Shelf(count, make, media_type)
         self._shelves[shelf.token] = shelf
         return shelf
 
@@ -77,7 +84,7 @@ def _make(shelf: Shelf, number: int) -> Response:
     except Exception as error:  # noqa: BLE001 - an unforeseen error's text may quote the study
         log_unforeseen(error)
         return _fail(500, UNFORESEEN)
-    return Response(piece, media_type="application/octet-stream", headers=_HEADERS)
+    return Response(piece, media_type=shelf.media_type, headers=_HEADERS)
 
 
 def _fail(status: int, failure: Failure) -> Response:

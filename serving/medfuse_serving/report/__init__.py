@@ -1,0 +1,1 @@
+"""An answer, its explanations and its study in; a PDF report that can be checked out."""

@@ -1,0 +1,165 @@
+"""A study, its answer and its explanations in; the record of all that a report says out."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from medfuse.attribution.scale import DisplayScale
+from medfuse.errors import SettingsError
+from medfuse.types import Modality, Prepared, Study
+from medfuse_serving.answer import Answer
+from medfuse_serving.explanation_view import View
+from medfuse_serving.language import find_language
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.report import pictures
+from medfuse_serving.report.record import (
+    SCHEMA,
+    EvidenceRecord,
+    ExplainedRecord,
+    ImagePart,
+    InputRecord,
+    LayerRecord,
+    ModelRecord,
+    Reading,
+    ReportRecord,
+    VoicePart,
+)
+from medfuse_serving.report.versions import find_versions
+from medfuse_serving.report.withhold import (
+    concerned,
+    find_referrals,
+    list_withheld,
+    withhold,
+)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What a report says beside what the model does.
+
+    Attributes:
+        language: A key of `medfuse_serving.language.LANGUAGES`.
+        study_id: A pseudonym of the study that may be shown; at most 64 characters.
+        reading: What a reader made of it.
+        made_at: When.
+    """
+
+    language: str = "en"
+    study_id: str | None = None
+    reading: Reading | None = None
+    made_at: datetime = field(default_factory=_now)
+
+
+def make_record(
+    predictor: Predictor,
+    study: Study,
+    answer: Answer,
+    views: Sequence[View],
+    options: ReportOptions | None = None,
+) -> ReportRecord:
+    """Gather what a report says; what is left to a human has no score in it.
+
+    Args:
+        predictor: That answered.
+        study: The very bytes.
+        answer: To it.
+        views: Its explanations, as many as there are.
+        options: What else it says.
+
+    Raises:
+        InputError: The study cannot be decoded.
+        SettingsError: The language is not known, or the study's name is too long.
+    """
+    options = options or ReportOptions()
+    find_language(options.language)
+    (prepared,) = predictor.prepare([study])
+    settings = predictor.bundle.manifest.prepare
+    referrals = find_referrals(answer, [view.record for view in views])
+    withheld = list_withheld(referrals)
+    shown = [view for view in views if not withheld & set(concerned(answer, view.record.target))]
+    numbers = pictures.choose_numbers(prepared, [view.values for view in shown])
+    evidence = pictures.draw_evidence(study, prepared, settings, numbers)
+    manifest = predictor.bundle.manifest
+    try:
+        return ReportRecord(
+            schema=SCHEMA,
+            language=options.language,
+            made_at=options.made_at,
+            study_id=options.study_id,
+            model=ModelRecord(
+                digest=answer.model_digest,
+                created=manifest.created,
+                provider=predictor.provider,
+                exported_with=manifest.exported_with,
+            ),
+            inputs=list_inputs(study),
+            answer=withhold(answer, referrals),
+            referrals=referrals,
+            evidence=evidence,
+            explanations=tuple(_show(view, prepared, evidence) for view in shown),
+            reading=options.reading,
+            versions=find_versions(),
+        )
+    except ValidationError as error:
+        fields = sorted({str(e["loc"][0]) for e in error.errors() if e["loc"]})
+        raise SettingsError(
+            f"a report cannot hold this: {', '.join(fields)}; a study's name has at most 64 "
+            "characters"
+        ) from error
+
+
+def list_inputs(study: Study) -> tuple[InputRecord, ...]:
+    """Name every part of a study by its bytes, in the order in which they were sent."""
+
+    def each() -> Iterator[tuple[Modality, bytes]]:
+        yield from ((Modality.IMAGE, image) for image in study.images)
+        if study.note is not None:
+            yield Modality.NOTE, study.note
+        if study.voice is not None:
+            yield Modality.VOICE, study.voice
+
+    return tuple(
+        InputRecord(modality=m, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        for m, data in each()
+    )
+
+
+def _show(view: View, prepared: Prepared, evidence: EvidenceRecord) -> ExplainedRecord:
+    """Draw an explanation's maps over what is shown of the study."""
+    values, scale = view.values, view.scale
+    record = view.record.model_copy(update={"arrays": {}, "files": ()})
+    image, voice = values.get(Modality.IMAGE), values.get(Modality.VOICE)
+    frames: tuple[LayerRecord, ...] = ()
+    image_parts: tuple[ImagePart, ...] = ()
+    voice_parts: tuple[VoicePart, ...] = ()
+    layer: LayerRecord | None = None
+    if image is not None:
+        assert prepared.image is not None
+        part = scale.parts[Modality.IMAGE]
+        geometry = prepared.image.geometry
+        frames = pictures.lay_frames(image, geometry, part, evidence)
+        image_parts = pictures.find_image_parts(image, geometry, part)
+    if voice is not None:
+        assert prepared.voice is not None
+        part = scale.parts[Modality.VOICE]
+        layer = pictures.lay_recording(voice, part)
+        voice_parts = pictures.find_voice_parts(voice, prepared.voice, part)
+    return ExplainedRecord(
+        record=record,
+        additive=_is_additive(scale),
+        frames=frames,
+        image_parts=image_parts,
+        voice=layer,
+        voice_parts=voice_parts,
+    )
+
+
+def _is_additive(scale: DisplayScale) -> bool:
+    return all(part.additive for part in scale.parts.values())
