@@ -147,6 +147,18 @@ def test_a_network_whose_gradient_turns_with_the_noise_is_unstable_and_a_linear_
     assert found.value > 0.9
 
 
+@pytest.mark.parametrize("unread", range(3))
+def test_a_modality_that_the_output_never_reads_fails_no_check(unread: int) -> None:
+    weights = [0.9, 0.8, -0.7]
+    weights[unread] = 0.0
+    network = linear((weights[0], weights[1], weights[2]))
+    subject = make_subject(network)
+    true = explain(network, subject)
+    assert not true.values[MODALITIES[unread]].any()
+    badge = judge(network, subject, blank(network, subject), pick(network), true, QUICK)
+    assert badge.passed, [c.message for c in badge.checks if not c.passed]
+
+
 def test_noise_is_halved_until_the_probability_stays() -> None:
     network = linear((40.0, 0.0, 0.0))  # a tenth of an image's deviation would change the answer
     subject = make_subject(network, {Modality.IMAGE})

@@ -163,7 +163,9 @@ def _check_stability(case: _Case) -> Check:
         ).values
         for modality in likeness:
             pair = [compared.regions.total(modality, each[modality]) for each in (clean, noisy)]
-            likeness[modality] += _cosine(*pair) / len(copies)
+            # A modality that the output never reads has no map, which noise does not change.
+            nought = not any(totals.any() for totals in pair)
+            likeness[modality] += (1.0 if nought else _cosine(*pair)) / len(copies)
     worst = min(likeness, key=lambda modality: likeness[modality])
     value = likeness[worst]
     message = (
