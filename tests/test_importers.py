@@ -870,10 +870,11 @@ def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
     [
         ("metadata.csv", "patienté".encode("latin-1")),
         ("metadata.csv.gz", b"not gzip"),
-        ("metadata.csv.gz", gzip.compress(b"patientid,sex\n" * 99)[:30]),
-        ("metadata.csv.gz", gzip.compress(b"a,b\n" * 99)[:20] + bytes(40)),
+        ("metadata.csv.gz", gzip.compress(b"patientid,sex\n" * 99, mtime=0)[:30]),
+        ("metadata.csv.gz", gzip.compress(b"a,b\n" * 99, mtime=0)[:20] + bytes(40)),
         ("metadata.csv", '"' + "x" * 2**21),
     ],
+    ids=["not UTF-8", "not gzip", "cut off", "damaged", "a cell too large"],
 )
 def test_a_damaged_table_is_one_line(tmp_path: Path, name: str, content: bytes | str) -> None:
     write_file(tmp_path / "in" / name, content)
