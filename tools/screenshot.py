@@ -111,7 +111,7 @@ def explain(page: Page, example: str, finding: str | None) -> bool:
     box.press("Enter")
     expect(page.locator("#answer")).not_to_contain_text("%")
     page.wait_for_timeout(OPEN_MS)
-    whole = page.locator("#image img").count() and page.locator("#voice audio").count()
+    whole = page.locator("mf-viewer").count() and page.locator("#voice audio").count()
     if not whole or "No note" in page.locator("#note").inner_text():
         return False
     page.get_by_role("button", name="Predict").click()
