@@ -73,7 +73,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.mark.parametrize(
-    "library", ["torch", "monai", "lightning", "transformers", "captum", "onnx", "sklearn"]
+    "library", ["torch", "monai", "lightning", "transformers", "captum", "onnx"]
 )
 def test_the_environment_has_no_training_library(library: str) -> None:
     assert importlib.util.find_spec(library) is None
