@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, UInt8
@@ -349,25 +349,42 @@ def words_html(text: str, words: Sequence[Word], scale: Scale) -> str:
     return "".join(parts)
 
 
+NOTE_LEGEND: Final = (
+    "Solid line, +: for. Dashed line, {minus}: against. The number is in {unit}; a sign alone is "
+    "less than {least}. Line and colour are full from {full} on, the same for every study; what is "
+    "stronger looks the same. Grey italics were not read by the model."
+)
+"""How to read `words_html`."""
+
+MAP_LEGEND: Final = (
+    "Orange, solid outline, +: for. Blue, dashed outline, {minus}: against. Colour is full from "
+    "{full} {unit} on (smoothed), the same for every study; what is stronger looks the same. "
+    "Outlines run at {share} of that; a number is the {number} within its outline."
+)
+"""How to read a layer's colours, outlines and numbers."""
+
+
 def note_legend(scale: Scale) -> str:
     """Say how to read `words_html`."""
-    return (
-        f"Solid line, +: for. Dashed line, {MINUS}: against. The number is in {scale.unit}; a sign "
-        f"alone is less than {NUMBERED * scale.full:.2g}. Line and colour are full from "
-        f"{scale.full:.2g} on, the same for every study; what is stronger looks the same. Grey "
-        "italics were not read by the model."
-    )
+    return NOTE_LEGEND.format(**note_legend_values(scale))
 
 
 def map_legend(scale: Scale) -> str:
     """Say how to read a layer's colours, outlines and numbers."""
+    return MAP_LEGEND.format(**map_legend_values(scale))
+
+
+def note_legend_values(scale: Scale) -> dict[str, str]:
+    """Give `NOTE_LEGEND` its values."""
+    full, least = f"{scale.full:.2g}", f"{NUMBERED * scale.full:.2g}"
+    return {"minus": MINUS, "unit": scale.unit, "least": least, "full": full}
+
+
+def map_legend_values(scale: Scale) -> dict[str, str]:
+    """Give `MAP_LEGEND` its values."""
     number = "sum" if scale.additive else "strongest value"
-    return (
-        f"Orange, solid outline, +: for. Blue, dashed outline, {MINUS}: against. Colour is full "
-        f"from {scale.full:.2g} {scale.unit} on (smoothed), the same for every study; what is "
-        f"stronger looks the same. Outlines run at {OUTLINE:.0%} of that; a number is the {number} "
-        "within its outline."
-    )
+    values = {"minus": MINUS, "unit": scale.unit, "number": number}
+    return values | {"full": f"{scale.full:.2g}", "share": f"{OUTLINE:.0%}"}
 
 
 def format_signed(value: float, decimals: int = 2) -> str:

@@ -31,6 +31,7 @@ from medfuse_serving.answer import (
     to_failure,
     to_json,
 )
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.rendering import answer_html
 
 NODULE = Code(value="27925004", scheme="SCT", meaning="Nodule")
@@ -178,10 +179,10 @@ def test_a_task_says_what_it_rests_on_where_that_is_not_all_that_was_given() -> 
     assert alone.tasks[1].used == ()
     said = describe_reading(alone.tasks[1], alone.used)
     assert said == "not answered: this needs a note or voice and none was given"
-    page = answer_html(alone)
+    page = answer_html(ENGLISH, alone)
     assert "Not answered: this needs a note or voice" in page
     assert "three" not in page
-    assert "three" in answer_html(to_answer(replace(PREDICTION, novelty={})))
+    assert "three" in answer_html(ENGLISH, to_answer(replace(PREDICTION, novelty={})))
 
 
 def test_the_json_form_of_findings_text_is_this() -> None:

@@ -23,8 +23,6 @@ from medfuse_serving.answer import to_answer
 from medfuse_serving.explainer import Explained, Explainer
 from medfuse_serving.explanation_panel import choose_target
 from medfuse_serving.explanation_view import (
-    BASELINE_NAMES,
-    METHOD_NAMES,
     View,
     image_html,
     make_view,
@@ -34,7 +32,9 @@ from medfuse_serving.explanation_view import (
     summary_html,
     voice_html,
 )
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.report import words
 from medfuse_serving.shelves import Shelves
 from tests.hand_bundle import SETTINGS, make_study
 from tests.hand_network import MIXED, HandNetwork
@@ -66,7 +66,7 @@ def visible(text: str) -> str:
 
 def read_map(view: View) -> tuple[dict[str, Any], np.ndarray]:
     """Take the first frame's map from its shelf, as the browser does."""
-    piece = shelve_maps(view, Shelves()).make(0)
+    piece = shelve_maps(ENGLISH, view, Shelves()).make(0)
     (length,) = struct.unpack("<I", piece[:4])
     png = io.BytesIO(piece[4 + length :])
     return json.loads(piece[4 : 4 + length]), np.asarray(Image.open(png))
@@ -78,7 +78,7 @@ def pictures(text: str) -> list[np.ndarray]:
 
 
 def test_the_summary_has_every_share_with_its_sign_and_its_band(view: View) -> None:
-    seen = visible(summary_html(view.record))
+    seen = visible(summary_html(ENGLISH, view.record))
     for modality, value in view.record.shares.shares.items():
         band = view.record.band[modality]
         sign = "+" if value > 0 else MINUS
@@ -87,7 +87,12 @@ def test_the_summary_has_every_share_with_its_sign_and_its_band(view: View) -> N
     assert "Reliable: all 4 checks passed" in seen
     for check in view.record.badge.checks:
         assert f"passed: {check.name}. {check.message}" in seen
-    for text in ("Integrated gradients", "blank: a black image", "Steps 2", "over 4 baselines"):
+    for text in (
+        "Integrated gradients",
+        "A black image, masked words, silence",
+        "Steps 2",
+        "over 4 baselines",
+    ):
         assert text in seen
 
 
@@ -97,7 +102,7 @@ def test_a_bar_s_side_is_its_sign_and_its_length_its_share(view: View) -> None:
     )
     record = view.record.model_copy(update={"shares": shares, "band": {}})
     bars = re.findall(
-        r'<i class="(mf-\w+)" style="left:(.*?)%;width:(.*?)%">', summary_html(record)
+        r'<i class="(mf-\w+)" style="left:(.*?)%;width:(.*?)%">', summary_html(ENGLISH, record)
     )
     assert bars == [("mf-for", "50.00", "50.00"), ("mf-against", "25.00", "25.00")]
 
@@ -106,18 +111,22 @@ def test_a_failed_badge_shows_why_and_no_map(explained: Explained, view: View) -
     failed = Check("agreement", 0.1, 0.3, False, "The families disagree.")
     badge = Badge((*explained.explanation.badge.checks[:3], failed))
     withheld = look_again(explained, replace(explained.explanation, badge=badge))
-    text = summary_html(withheld.record)
+    text = summary_html(ENGLISH, withheld.record)
     assert "Maps withheld: 1 of 4 checks failed" in visible(text)
     assert "Refer to a human." in visible(text)
     assert "Shapley" not in text  # the shares add up to the score
     assert "logits" not in visible(text)
     assert "FAILED: agreement. The families disagree." in visible(text)
     assert "mf-mapped" not in text
-    assert "mf-mapped" in summary_html(view.record)
-    maps = shelve_maps(withheld, Shelves())
+    assert "mf-mapped" in summary_html(ENGLISH, view.record)
+    maps = shelve_maps(ENGLISH, withheld, Shelves())
     assert maps.count == 0
-    assert image_html(withheld, maps) == ""
-    assert note_html(withheld) == voice_html(withheld, STUDY.voice or b"", SETTINGS) == ""
+    assert image_html(ENGLISH, withheld, maps) == ""
+    assert (
+        note_html(ENGLISH, withheld)
+        == voice_html(ENGLISH, withheld, STUDY.voice or b"", SETTINGS)
+        == ""
+    )
 
 
 def test_the_map_lies_over_the_frame_s_own_pixels(view: View) -> None:
@@ -129,7 +138,7 @@ def test_the_map_lies_over_the_frame_s_own_pixels(view: View) -> None:
     assert opacity.max() <= round(255 * OPACITY) == round(header["full"])
     scale = view.scale.parts[Modality.IMAGE]
     assert f"Colour is full from {scale.full:.2g} logits per pixel" in visible(
-        image_html(view, shelve_maps(view, Shelves()))
+        image_html(ENGLISH, view, shelve_maps(ENGLISH, view, Shelves()))
     )
 
 
@@ -149,11 +158,15 @@ def test_an_outlined_area_has_its_number_and_its_kind_of_line(
     at = {number[0]: float(x) for x, number in numbers}
     assert set(at) == {"+", MINUS}
     assert at["+"] < 32 < at[MINUS]
-    assert note_html(marked) == voice_html(marked, STUDY.voice or b"", SETTINGS) == ""
+    assert (
+        note_html(ENGLISH, marked)
+        == voice_html(ENGLISH, marked, STUDY.voice or b"", SETTINGS)
+        == ""
+    )
 
 
 def test_a_note_cannot_write_html_or_templates(view: View) -> None:
-    text = note_html(view)
+    text = note_html(ENGLISH, view)
     assert "<b>" not in text
     assert not set("${}`") & set(re.sub(r"<[^>]*>", "", text))
     (body,) = re.findall(r'<p class="mf-words"[^>]*>(.*?)</p>', text, re.DOTALL)
@@ -162,7 +175,7 @@ def test_a_note_cannot_write_html_or_templates(view: View) -> None:
 
 
 def test_a_recording_is_shown_in_seconds_and_hertz_with_its_player(view: View) -> None:
-    text = voice_html(view, STUDY.voice or b"", SETTINGS)
+    text = voice_html(ENGLISH, view, STUDY.voice or b"", SETTINGS)
     grey, overlay = pictures(text)
     assert grey.shape == overlay.shape[:2] == (64, 98)
     assert grey.max() == 255
@@ -176,14 +189,14 @@ def test_a_recording_is_shown_in_seconds_and_hertz_with_its_player(view: View) -
 
 
 def test_progress_is_a_number_for_those_who_do_not_see_the_bar() -> None:
-    text = progress_html(0.456)
+    text = progress_html(ENGLISH, 0.456)
     assert 'role="status"' in text
     assert "45 %" in visible(text)
 
 
 def test_every_method_and_baseline_has_a_name_for_the_reader() -> None:
-    assert set(METHOD_NAMES) == set(METHODS)
-    assert set(BASELINE_NAMES) == {*BASELINES, "none", "absent"}
+    assert set(words.METHODS) == set(METHODS)
+    assert set(words.BASELINES) == {*BASELINES, "none", "absent"}
 
 
 def test_the_most_probable_finding_is_offered_first(hand_bundle: Path) -> None:

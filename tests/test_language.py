@@ -11,6 +11,7 @@ from babel.messages.pofile import read_po
 import medfuse_serving
 from medfuse.bundle import NOTICE
 from medfuse.errors import SettingsError
+from medfuse.overlay import MAP_LEGEND, NOTE_LEGEND
 from medfuse.trust.record import TrustSettings
 from medfuse_serving.answer import (
     GENERATED,
@@ -25,7 +26,7 @@ from medfuse_serving.sentences import CHECKS, REMARKS, SENTENCES
 ROOT = Path(__file__).parent.parent
 SERVING = Path(medfuse_serving.__path__[0])
 OTHERS = [code for code in LANGUAGES if code != "en"]
-CONSTANTS = {NOTICE, GENERATED}
+CONSTANTS = {NOTICE, GENERATED, MAP_LEGEND, NOTE_LEGEND}
 """Messages that are constants of other parts."""
 
 

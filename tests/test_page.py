@@ -29,6 +29,7 @@ from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.page import (
     Desk,
     build_page,
@@ -67,14 +68,14 @@ def data_of(text: str, media_type: str) -> bytes:
 def test_the_recording_is_played_as_the_model_hears_it() -> None:
     data = make_wav()
     played, rate = soundfile.read(
-        io.BytesIO(data_of(voice_html(data, Limits()), "audio/wav")), dtype="float32"
+        io.BytesIO(data_of(voice_html(ENGLISH, data, Limits()), "audio/wav")), dtype="float32"
     )
     assert rate == 16_000
     np.testing.assert_allclose(played, decode_voice(data, Limits()).waveform, atol=1e-4)
 
 
 def test_a_note_shows_its_sections_and_which_are_not_read() -> None:
-    shown = note_html(NOTE, NoteSettings(), Limits())
+    shown = note_html(ENGLISH, NOTE, NoteSettings(), Limits())
     findings, impression = re.findall(r"<section.*?</section>", shown)
     assert "cough and fever" in findings
     assert "not read" not in findings
@@ -84,7 +85,7 @@ def test_a_note_shows_its_sections_and_which_are_not_read() -> None:
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
 def test_no_note_can_write_html_or_templates(text: str) -> None:
-    shown = note_html(f"FINDINGS: {text}".encode(), NoteSettings(), Limits())
+    shown = note_html(ENGLISH, f"FINDINGS: {text}".encode(), NoteSettings(), Limits())
     inside = re.sub(r"</?(div|section|h4|span|p)( class=\"[a-z -]+\")?>", "", shown)
     assert not set(inside) & set("<>\"'${}`")
     assert "".join(text.split()) in "".join(html.unescape(inside).split())
@@ -93,7 +94,7 @@ def test_no_note_can_write_html_or_templates(text: str) -> None:
 def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     study = make_study()
     answer = to_answer(predictor.predict([study])[0])
-    shown = show_answer(answer)
+    shown = show_answer(Desk(answer=answer))
     for name, probability in answer.tasks[0].probabilities.items():
         row = shown[shown.index(name) :]
         assert html.escape(format_probability(probability)) in row[:300]
@@ -101,12 +102,12 @@ def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     for text in ("Image: used", "Voice: used", answer.model_digest, answer.remarks[0].message):
         assert text in shown
     (alone,) = predictor.predict([Study(note=b"cough")])
-    assert "Voice: not given" in show_answer(to_answer(alone))
+    assert "Voice: not given" in show_answer(Desk(answer=to_answer(alone)))
 
 
 def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor) -> None:
     data = "INDICATION: fièvre\r\nHISTORY: toux".encode("cp1252")
-    desk = lay_out(Study(note=data), SETTINGS, Shelves())
+    desk = lay_out(ENGLISH, Study(note=data), SETTINGS, Shelves())
     typed = desk.note_text.replace("\r\n", "\n")  # what a text box makes of it
     assert edit_note(desk, typed).study.note == data
     assert edit_note(desk, typed + "!").study.note == (typed + "!").encode()
@@ -114,7 +115,7 @@ def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor)
 
 
 def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:
-    desk = lay_out(Study(images=(b"no image",), note=NOTE), SETTINGS, Shelves())
+    desk = lay_out(ENGLISH, Study(images=(b"no image",), note=NOTE), SETTINGS, Shelves())
     with pytest.raises(DicomError) as caught:
         decode_frames([b"no image"], SETTINGS.image, SETTINGS.limits)
     assert str(caught.value) in html.unescape(show_image(desk))
@@ -387,7 +388,7 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
     expect(summary).to_contain_text("Reliable: all 4 checks passed")
     expect(summary).to_contain_text("Why brightness?")
     # As worked out by hand: the ramp's mean, and seven pieces' tenths.
-    for text in ("+0.38", "+0.70", "blank", "Integrated gradients", "Completeness gap"):
+    for text in ("+0.38", "+0.70", "A black image", "Integrated gradients", "Completeness gap"):
         expect(summary).to_contain_text(text)
     assert "+0.38" in page.get_by_role("table", name="Shares").inner_text()
 
@@ -504,6 +505,37 @@ def test_each_view_has_its_own_map(page: Page) -> None:
     expect(overlay).to_have_js_property("width", 18)
 
 
+def turn_to_chinese(page: Page) -> None:
+    page.get_by_label("Language").click()
+    page.get_by_role("option", name="简体中文").click()
+    expect(page.get_by_role("button", name="预测")).to_be_visible()
+
+
+def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    turn_to_chinese(page)
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
+    expect(page.locator("#explanation")).to_contain_text("完备性差距")
+    expect(page.locator("#note-map")).to_contain_text("支持与反对的依据")
+    expect(page.locator("#image mf-viewer .mf-tools")).to_have_attribute(
+        "aria-label", "图像查看器工具"
+    )
+    expect(page.locator("#image mf-viewer .mf-what")).to_contain_text("像素")
+    # The same language is there after the page is loaded anew, on what has been laid since.
+    page.reload()
+    expect(page.get_by_role("button", name="预测")).to_be_visible()
+    expect(page.locator("#answer")).to_contain_text("打开示例或提供检查资料")
+    page.get_by_label("示例检查").click()
+    page.get_by_role("option", name="first").click()
+    expect(page.locator("#image .mf-what")).to_contain_text("像素")
+    page.get_by_role("button", name="预测").click()
+    expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
+
+
 def test_a_report_is_made_downloaded_and_accepted(
     page: Page, url: str, predictor: Predictor
 ) -> None:
@@ -513,10 +545,9 @@ def test_a_report_is_made_downloaded_and_accepted(
     choose_brightness(page)
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
-    page.get_by_label("Language of the report").click()
-    page.get_by_role("option", name="简体中文").click()
-    make.click()
-    link = page.get_by_role("link", name="Download the report")
+    turn_to_chinese(page)
+    page.get_by_role("button", name="生成 PDF 报告").click()
+    link = page.get_by_role("link", name="下载报告")
     with page.expect_download() as download:
         link.click()
     assert download.value.suggested_filename == "report.pdf"
@@ -528,9 +559,9 @@ def test_a_report_is_made_downloaded_and_accepted(
     # It is gone with the answer that it is of.
     address = str(link.get_attribute("href"))
     assert httpx.get(f"{url}/{address}").status_code == 200
-    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    page.get_by_label("病历", exact=True).press_sequentially(" and more")
     expect(link).to_have_count(0)
-    page.get_by_role("button", name="Predict").click()
+    page.get_by_role("button", name="预测").click()
     expect(page.locator("#answer")).to_contain_text("%")
     assert httpx.get(f"{url}/{address}").status_code == 404
 

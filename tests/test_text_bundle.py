@@ -41,6 +41,7 @@ from medfuse_export.text_parity import check_text_parity, remember
 from medfuse_serving.answer import to_answer, to_json
 from medfuse_serving.commands import print_answer
 from medfuse_serving.findings_text import findings_text
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import answer_html
 from tests.test_findings_text import make_prepared
@@ -137,8 +138,8 @@ def test_the_answer_carries_each_stated_finding_with_its_evidence(predictor: Pre
     printed = console.export_text()
     assert SENTENCES[2] in printed
     assert "stated from < 0.1 %" in printed
-    page = answer_html(answer)
-    assert "Findings text" in page
+    page = answer_html(ENGLISH, answer)
+    assert "Findings in words" in page
     assert SENTENCES[2] in page
     assert said["notice"] in page
 
@@ -154,12 +155,12 @@ def test_the_page_escapes_a_sentence_and_says_what_it_owes_to_each_modality(
         evidence=SentenceEvidence({IMAGE: 0.0, NOTE: 0.25, VOICE: 0.75}, note=NotePlace(2, 9)),
     )
     text = FindingsText((sentence,), ())
-    page = answer_html(to_answer(replace(prediction, text=text)))
+    page = answer_html(ENGLISH, to_answer(replace(prediction, text=text)))
     assert "&lt;b&gt;A nodule&lt;/b&gt;" in page
     assert "Read from: voice 75%, note 25%." in page
     assert "<b>A nodule" not in page
     assert "Nothing is stated" in answer_html(
-        to_answer(replace(prediction, text=FindingsText((), TEXT.findings)))
+        ENGLISH, to_answer(replace(prediction, text=FindingsText((), TEXT.findings)))
     )
 
 
@@ -168,7 +169,7 @@ def test_a_model_that_writes_nothing_is_refused_and_answers_as_before(hand_bundl
     (prediction,) = predictor.predict(read_golden(predictor.bundle).studies[-1:])
     assert prediction.text is None
     assert json.loads(to_json(to_answer(prediction)))["findings_text"] is None
-    assert "Findings text" not in answer_html(to_answer(prediction))
+    assert "Findings in words" not in answer_html(ENGLISH, to_answer(prediction))
     with pytest.raises(BundleError, match="writes no findings text"):
         predictor.require_text()
     with pytest.raises(BundleError, match="writes no findings text"):

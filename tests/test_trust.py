@@ -19,6 +19,7 @@ from medfuse.trust.novelty import NoveltyModel, Usual
 from medfuse.trust.record import QuestionTrust, TrustRecord, TrustSettings
 from medfuse.types import Judgement, Modality, TaskPrediction
 from medfuse_serving.answer import describe_judgement, format_probability, format_value, to_answer
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import answer_html
 from tests.hand_bundle import make_bundle, make_study
@@ -245,18 +246,18 @@ def test_every_served_answer_carries_what_is_promised_of_it(predictor: Predictor
 
 def test_the_page_says_what_may_be_said(predictor: Predictor) -> None:
     (prediction,) = predictor.predict([make_study()])
-    page = answer_html(to_answer(replace(prediction, novelty={})))
+    page = answer_html(ENGLISH, to_answer(replace(prediction, novelty={})))
     assert "present · sure · positive at 90% sensitivity" in page
     assert "can&#x27;t tell · not sure" in page
     assert "(90% interval)" in page
-    plain = answer_html(to_answer(replace(prediction, promises=None, novelty={})))
+    plain = answer_html(ENGLISH, to_answer(replace(prediction, promises=None, novelty={})))
     assert "sure" not in plain
 
 
 def test_no_score_is_shown_of_what_rests_on_a_novel_input(predictor: Predictor) -> None:
     (prediction,) = predictor.predict([make_study()])
     answer = to_answer(prediction)
-    page = answer_html(answer)
+    page = answer_html(ENGLISH, answer)
     for said in (
         "Refer to a human.",
         "What this study has as voice is unlike what the model was trained on",
@@ -268,7 +269,7 @@ def test_no_score_is_shown_of_what_rests_on_a_novel_input(predictor: Predictor) 
     assert "mf-referred" in page
     # What rests on other modalities alone is answered.
     spared = answer.tasks[0].model_copy(update={"used": (Modality.IMAGE,)})
-    page = answer_html(answer.model_copy(update={"tasks": (spared, answer.tasks[1])}))
+    page = answer_html(ENGLISH, answer.model_copy(update={"tasks": (spared, answer.tasks[1])}))
     assert all(score in page for score in scores)
     assert page.count("Refer to a human.") == 1
     assert "mf-referred" not in page
@@ -284,7 +285,7 @@ def test_no_score_is_shown_of_what_cannot_be_explained(predictor: Predictor) -> 
         ExplanationRecord.model_construct(target=target, badge=badge)
         for target in ("findings.brightness", *answer.tasks[1].logits)
     ]
-    page = answer_html(answer, failed)
+    page = answer_html(ENGLISH, answer, failed)
     assert brightness not in page
     assert format_value(answer.tasks[1]) not in page
     assert wordiness in page

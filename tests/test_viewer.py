@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 import medfuse_serving
 from medfuse.config import PrepareSettings
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.rendering import header_html
 from medfuse_serving.shelves import Shelves
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
@@ -41,7 +42,7 @@ class Desk:
     shelves: Shelves = field(default_factory=Shelves)
 
     def lay(self, *images: bytes) -> None:
-        self.frames[:] = [shelve_frames(images, SETTINGS, self.shelves)]
+        self.frames[:] = [shelve_frames(ENGLISH, images, SETTINGS, self.shelves)]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,8 @@ def url(desk: Desk) -> Iterator[str]:
     @app.get("/")
     def show() -> HTMLResponse:
         return HTMLResponse(
-            f"<!doctype html><style>{STYLE}</style>{header_html()}{viewer_html(desk.frames[0])}"
+            f"<!doctype html><style>{STYLE}</style>{header_html(ENGLISH)}"
+            f"{viewer_html(desk.frames[0])}"
             '<script type="module" src="web/viewer.js"></script>'
         )
 

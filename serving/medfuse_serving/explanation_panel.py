@@ -1,6 +1,6 @@
 """The page's explanation: asked for by hand, told step by step, shown in place of the evidence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,10 @@ from medfuse.types import Study
 from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
 from medfuse_serving.explainer import Explained, Explainer
-from medfuse_serving.explanation_view import BASELINE_NAMES, METHOD_NAMES, View
+from medfuse_serving.explanation_view import View
+from medfuse_serving.labels import Choices, Labels
+from medfuse_serving.language import ENGLISH, Language, message
+from medfuse_serving.report import words
 from medfuse_serving.shelves import Shelf
 from medfuse_serving.telling import Shown
 
@@ -59,38 +62,55 @@ class Changes:
         return lambda: self.count != now
 
 
-def lay_controls(explainer: Explainer) -> Controls:
+def lay_controls(explainer: Explainer, labels: Labels) -> Controls:
     """Lay out the controls and the place of the summary."""
     import gradio as gr
 
-    targets = [(name_target(explainer, name), name) for name in explainer.targets]
-    baselines = [(BASELINE_NAMES[name], name) for name in explainer.baselines]
+    def targets(language: Language) -> Choices:
+        return list_targets(language, explainer)
+
+    def methods(language: Language) -> Choices:
+        return _list_names(language, words.METHODS, METHODS)
+
+    def baselines(language: Language) -> Choices:
+        return _list_names(language, words.BASELINES, explainer.baselines)
+
     with gr.Column(elem_id="explain", visible=explainer.ready):
         with gr.Row(elem_classes="mf-ask"):
-            target = gr.Dropdown(targets, value=targets[0][1], label="Finding to explain", scale=2)
-            ask = gr.Button("Explain this answer", variant="primary", scale=1, min_width=180)
-        with gr.Accordion("Advanced: method and baseline", open=False):
+            target = gr.Dropdown(targets(ENGLISH), value=explainer.targets[0], scale=2)
+            labels.put(target, message("Finding to explain"), targets)
+            ask = gr.Button(variant="primary", scale=1, min_width=180)
+            labels.put(ask, message("Explain this answer"))
+        with labels.put(gr.Accordion(open=False), message("Advanced: method and baseline")):
             with gr.Row():
-                method = gr.Dropdown(
-                    [(METHOD_NAMES[name], name) for name in METHODS],
-                    value=METHODS[0],
-                    label="Method",
-                )
+                method = gr.Dropdown(methods(ENGLISH), value=METHODS[0])
+                labels.put(method, message("Method"), methods)
                 baseline = gr.Dropdown(
-                    baselines, value=baselines[0][1] if baselines else None, label="Baseline"
+                    baselines(ENGLISH), value=next(iter(explainer.baselines), None)
                 )
-            band = gr.Checkbox(
-                False, label="Show how far the shares move over every other baseline (slower)"
+                labels.put(baseline, message("Baseline"), baselines)
+            band = gr.Checkbox(False)
+            labels.put(
+                band, message("Show how far the shares move over every other baseline (slower)")
             )
     summary = gr.HTML("", elem_id="explanation")
     return Controls(target, method, baseline, band, ask, summary)
 
 
-def name_target(explainer: Explainer, target: str) -> str:
-    """Name a target for the reader: its finding, after its task where there are several tasks."""
-    task, _, finding = target.partition(".")
+def list_targets(language: Language, explainer: Explainer) -> Choices:
+    """List the targets: each finding as the reader calls it, after its task where several are."""
     several = len(explainer.predictor.bundle.manifest.tasks) > 1
-    return f"{task}: {finding}".replace("_", " ") if several else finding.replace("_", " ")
+    choices = []
+    for target in explainer.targets:
+        task, _, finding = target.partition(".")
+        said = language.name(finding)
+        choices.append((f"{language.name(task)}: {said}" if several else said, target))
+    return choices
+
+
+def _list_names(language: Language, names: Mapping[str, str], chosen: Iterable[str]) -> Choices:
+    said = ((words.look_up(language, names, name), name) for name in chosen)
+    return [(text[:1].upper() + text[1:], name) for text, name in said]
 
 
 def choose_target(answer: Answer) -> str | None:
@@ -110,6 +130,7 @@ def clear(controls: Controls, maps: Maps) -> Shown:
 
 
 def explain(
+    language: Language,
     explainer: Explainer,
     study: Study,
     target: str,
@@ -128,7 +149,7 @@ def explain(
     chosen = {"method": method, "baseline": baseline}
     settings = AttributionSettings.model_validate({k: v for k, v in chosen.items() if v})
     prepare = explainer.predictor.bundle.manifest.prepare
-    yield explanation_view.progress_html(0.0)
+    yield explanation_view.progress_html(language, 0.0)
     shown = 0
     for step in explainer.follow(study, target, settings, band=band):
         if changed():
@@ -137,10 +158,11 @@ def explain(
             yield explanation_view.make_view(step, prepare, explainer.scales)
         elif int(100 * step) > shown:
             shown = int(100 * step)
-            yield explanation_view.progress_html(step)
+            yield explanation_view.progress_html(language, step)
 
 
 def show(
+    language: Language,
     explainer: Explainer,
     controls: Controls,
     maps: Maps,
@@ -152,9 +174,9 @@ def show(
     prepare = explainer.predictor.bundle.manifest.prepare
     return {
         controls.summary: rendering.card_html(
-            "Explanation", explanation_view.summary_html(view.record)
+            language.text("Explanation"), explanation_view.summary_html(language, view.record)
         ),
-        maps.image: explanation_view.image_html(view, image_maps),
-        maps.note: explanation_view.note_html(view),
-        maps.voice: explanation_view.voice_html(view, study.voice or b"", prepare),
+        maps.image: explanation_view.image_html(language, view, image_maps),
+        maps.note: explanation_view.note_html(language, view),
+        maps.voice: explanation_view.voice_html(language, view, study.voice or b"", prepare),
     }

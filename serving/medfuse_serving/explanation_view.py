@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from medfuse.attribution.record import BandRecord, ExplanationRecord, to_record
+from medfuse.attribution.record import BandRecord, CheckRecord, ExplanationRecord, to_record
 from medfuse.attribution.scale import DisplayScale, Scales, find_scale
 from medfuse.config import PrepareSettings
 from medfuse.data.voice import decode_voice
@@ -21,34 +21,25 @@ from medfuse.overlay import (
     format_signed,
     lay_frame,
     lay_voice,
-    map_legend,
     mel_centres_hz,
-    note_legend,
     sum_words,
     words_html,
 )
 from medfuse.types import Modality, Prepared
 from medfuse_serving import rendering, viewer
 from medfuse_serving.explainer import Explained
+from medfuse_serving.language import Language
 from medfuse_serving.report.record import ReferralRecord
+from medfuse_serving.report.words import (
+    BASELINES,
+    METHODS,
+    look_up,
+    say_map_legend,
+    say_note_legend,
+    say_target,
+    title,
+)
 from medfuse_serving.shelves import Shelf, Shelves
-
-METHOD_NAMES = {
-    "integrated_gradients": "Integrated gradients",
-    "grad_cam": "Grad-CAM (image alone)",
-    "gradients": "Gradients",
-    "smooth_gradients": "Smoothed gradients",
-    "occlusion": "Occlusion",
-}
-BASELINE_NAMES = {
-    "none": "no baseline",
-    "absent": "the modality taken away",
-    "blank": "blank: a black image, masked words, silence",
-    "padding": "padding: a black image, empty words, silence",
-    "blurred": "blurred: the image and the recording blurred, masked words",
-    "mean": "mean: the training studies' average",
-    "marginal": "marginal: other studies in its place",
-}
 
 PLOT = (50.0, 6.0, 342.0, 180.0)
 """Left, top, width and height of the spectrogram in its drawing, 400 wide."""
@@ -81,38 +72,40 @@ def make_view(explained: Explained, prepare: PrepareSettings, scales: Scales) ->
     return View(explained.prepared, record, {} if withheld else attribution.values, scale)
 
 
-def progress_html(share: float) -> str:
+def progress_html(language: Language, share: float) -> str:
     """Say how far the explanation is."""
     percent = int(100 * share)
+    said = escape_text(language.text("Explaining: {percent} %", percent=percent))
     return (
         f'<div class="mf-progress" role="status"><progress max="100" value="{percent}"></progress> '
-        f"Explaining: {percent} %</div>"
+        f"{said}</div>"
     )
 
 
-def summary_html(record: ExplanationRecord) -> str:
+def summary_html(language: Language, record: ExplanationRecord) -> str:
     """Show the badge with its checks, each modality's share, and how it was computed.
 
     Of a failed badge the shares are left out too, since they add up to the score.
     """
-    finding = record.target.rpartition(".")[2].replace("_", " ")
+    why = language.text("Why {finding}?", finding=say_target(language, record.target))
+    heading = f"<h3>{escape_text(why)}</h3>"
     if record.withheld:
         failed = tuple(check for check in record.badge.checks if not check.passed)
         referral = ReferralRecord(reason="badge", targets=(record.target,), checks=failed)
         return (
-            f'<div class="mf-answer mf-explanation"><h3>Why {escape_text(finding)}?</h3>'
-            f"{rendering.refer_html(rendering.describe_referral(referral))}{_badge_html(record)}"
-            "</div>"
+            f'<div class="mf-answer mf-explanation">{heading}'
+            f"{rendering.refer_html(language, referral)}{_badge_html(language, record)}</div>"
         )
     return (
-        f'<div class="mf-answer mf-explanation mf-mapped"><h3>Why {escape_text(finding)}?</h3>'
-        f"{_badge_html(record)}"
-        f'<div class="mf-halves"><div>{_shares_html(record)}</div>'
-        f"<div>{_interactions_html(record)}</div></div>{_facts_html(record)}</div>"
+        f'<div class="mf-answer mf-explanation mf-mapped">{heading}'
+        f"{_badge_html(language, record)}"
+        f'<div class="mf-halves"><div>{_shares_html(language, record)}</div>'
+        f"<div>{_interactions_html(language, record)}</div></div>{_facts_html(language, record)}"
+        "</div>"
     )
 
 
-def shelve_maps(view: View, shelves: Shelves) -> Shelf:
+def shelve_maps(language: Language, view: View, shelves: Shelves) -> Shelf:
     """Put the map of each frame that the model read on a shelf; none where there is no map."""
     values = view.values.get(Modality.IMAGE, ())
 
@@ -123,31 +116,34 @@ def shelve_maps(view: View, shelves: Shelves) -> Shelf:
         rows, columns = geometry.rows, geometry.columns
         box = (0.0, 0.0, float(columns), float(rows))
         marks = _marks(layer, box, size=max(rows, columns) / 30)
-        return viewer.pack_map(layer, marks, _say_attention(view, number))
+        return viewer.pack_map(layer, marks, _say_attention(language, view, number))
 
     return shelves.put(len(values), make)
 
 
-def image_html(view: View, maps: Shelf) -> str:
+def image_html(language: Language, view: View, maps: Shelf) -> str:
     """Lay the maps over the viewer's frames, with their legend; nothing where there is no map."""
     if Modality.IMAGE not in view.values:
         return ""
     scale = view.scale.parts[Modality.IMAGE]
     return (
         f'<div class="mf-map mf-image-map"><p class="mf-legend"><mf-map data-shelf="{maps.token}">'
-        f"</mf-map></p>{_legend_html(scale)}</div>"
+        f"</mf-map></p>{_legend_html(language, scale)}</div>"
     )
 
 
-def _say_attention(view: View, number: int) -> str:
+def _say_attention(language: Language, view: View, number: int) -> str:
     """Say how much of the model's attention a frame has, where it has to share it."""
     shares = view.record.frame_attention
     if len(shares) < 2:
         return ""
-    return f"The model gives this frame {shares[number]:.0%} of its attention to the image."
+    return language.text(
+        "The model gives this frame {share} of its attention to the image.",
+        share=f"{shares[number]:.0%}",
+    )
 
 
-def note_html(view: View) -> str:
+def note_html(language: Language, view: View) -> str:
     """Show the note with each word's number; nothing where there is no map."""
     if Modality.NOTE not in view.values:
         return ""
@@ -155,17 +151,19 @@ def note_html(view: View) -> str:
     text, spans = view.prepared.note.text, view.prepared.note.spans
     scale = view.scale.parts[Modality.NOTE]
     words = words_html(text, sum_words(text, spans, view.values[Modality.NOTE]), scale)
+    legend = escape_text(say_note_legend(language, scale))
     body = (
         f'<div class="mf-note mf-map"><p class="mf-words" tabindex="0">{words}</p>'
-        f'<p class="mf-caption mf-overlay">{escape_text(note_legend(scale))}</p></div>'
+        f'<p class="mf-caption mf-overlay">{legend}</p></div>'
     )
-    return rendering.card_html("Note: what spoke for and against", body)
+    return rendering.card_html(language.text("Note: what spoke for and against"), body)
 
 
-def voice_html(view: View, data: bytes, prepare: PrepareSettings) -> str:
+def voice_html(language: Language, view: View, data: bytes, prepare: PrepareSettings) -> str:
     """Show the spectrogram under its map with a player; nothing where there is no map.
 
     Args:
+        language: The reader's.
         view: The explanation.
         data: The recording as it was sent.
         prepare: The model's.
@@ -174,88 +172,117 @@ def voice_html(view: View, data: bytes, prepare: PrepareSettings) -> str:
         return ""
     scale = view.scale.parts[Modality.VOICE]
     body = (
-        f'<div class="mf-voice mf-map">{_spectrogram(view, prepare)}'
-        f"{rendering.player_html(decode_voice(data, prepare.limits))}{_legend_html(scale)}</div>"
+        f'<div class="mf-voice mf-map">{_spectrogram(language, view, prepare)}'
+        f"{rendering.player_html(language, decode_voice(data, prepare.limits))}"
+        f"{_legend_html(language, scale)}</div>"
     )
-    return rendering.card_html("Recording: what spoke for and against", body)
+    return rendering.card_html(language.text("Recording: what spoke for and against"), body)
 
 
-def _badge_html(record: ExplanationRecord) -> str:
+def _badge_html(language: Language, record: ExplanationRecord) -> str:
     checks = record.badge.checks
     failed = sum(not check.passed for check in checks)
     if record.withheld:
-        title = (
-            f"\N{BALLOT X} Maps withheld: {failed} of {len(checks)} checks failed, so the maps "
-            "could mislead"
+        said = language.text(
+            "\N{BALLOT X} Maps withheld: {failed} of {count} checks failed, so the maps could "
+            "mislead",
+            failed=failed,
+            count=len(checks),
         )
     else:
-        title = f"\N{CHECK MARK} Reliable: all {len(checks)} checks passed"
-    rows = "".join(
-        f"<li><b>{'passed' if check.passed else 'FAILED'}: {escape_text(check.name)}.</b> "
-        f"{escape_text(check.message)}</li>"
-        for check in checks
-    )
+        said = language.text(
+            "\N{CHECK MARK} Reliable: all {count} checks passed", count=len(checks)
+        )
+    rows = "".join(_check_html(language, check) for check in checks)
     kind = "mf-failed" if record.withheld else "mf-passed"
-    return f'<div class="mf-badge {kind}"><p>{title}</p><ul>{rows}</ul></div>'
+    return f'<div class="mf-badge {kind}"><p>{escape_text(said)}</p><ul>{rows}</ul></div>'
 
 
-def _shares_html(record: ExplanationRecord) -> str:
+def _check_html(language: Language, check: CheckRecord) -> str:
+    name = language.name(check.name)
+    if check.passed:
+        said = language.text("passed: {name}.", name=name)
+    else:
+        said = language.text("FAILED: {name}.", name=name)
+    message = rendering.foreign_html(language, check.message)
+    return f"<li><b>{escape_text(said)}</b> {message}</li>"
+
+
+def _shares_html(language: Language, record: ExplanationRecord) -> str:
     numbers = [*record.shares.shares.values(), *record.shares.interactions.values()]
     numbers += [end for band in record.band.values() for end in (band.lowest, band.highest)]
     full = max(map(abs, numbers), default=0.0) or 1.0
     rows = "".join(
-        _signed_bar(modality.capitalize(), value, full, record.band.get(modality))
+        _signed_bar(title(language, modality), value, full, record.band.get(modality))
         for modality, value in record.shares.shares.items()
     )
     none, every = record.shares.outputs["none"], list(record.shares.outputs.values())[-1]
-    band = (
-        " The thin line and the numbers in brackets: lowest and highest over "
-        f"{len(record.shares_by_baseline) + 1} baselines."
-        if record.band
-        else ""
+    legend = language.text(
+        "Shapley shares against: {baseline}. Without any {none}, with all {every}; the shares add "
+        "up to the difference.",
+        baseline=look_up(language, BASELINES, record.shares.baseline),
+        none=format_signed(none),
+        every=format_signed(every),
     )
+    if record.band:
+        count = len(record.shares_by_baseline) + 1
+        legend += " " + language.text(
+            "The thin line and the numbers in brackets: lowest and highest over {count} baselines.",
+            count=count,
+        )
+    heading = escape_text(language.text("What each modality contributed, in logits"))
+    label = escape_text(language.text("Shares"))
     return (
-        "<h4>What each modality contributed, in logits</h4>"
-        f'<div class="mf-bars mf-signed" role="table" aria-label="Shares">{rows}</div>'
-        f'<p class="mf-legend">Shapley shares against '
-        f"{escape_text(BASELINE_NAMES.get(record.shares.baseline, record.shares.baseline))}. "
-        f"Without any {format_signed(none)}, with all "
-        f"{format_signed(every)}; the shares add up to the difference."
-        f"{band}</p>"
+        f'<h4>{heading}</h4><div class="mf-bars mf-signed" role="table" aria-label="{label}">'
+        f'{rows}</div><p class="mf-legend">{escape_text(legend)}</p>'
     )
 
 
-def _interactions_html(record: ExplanationRecord) -> str:
+def _interactions_html(language: Language, record: ExplanationRecord) -> str:
     pairs = record.shares.interactions
     if not pairs:
         return ""
     full = max(map(abs, (*record.shares.shares.values(), *pairs.values()))) or 1.0
     rows = "".join(
-        _signed_bar(name.replace("+", " with ").capitalize(), value, full)
-        for name, value in pairs.items()
+        _signed_bar(_say_pair(language, name), value, full) for name, value in pairs.items()
     )
+    heading = escape_text(language.text("What pairs said beyond each by itself"))
+    label = escape_text(language.text("Interactions"))
+    legend = language.text("+ they strengthen each other; {minus} they say the same.", minus=MINUS)
     return (
-        "<h4>What pairs said beyond each by itself</h4>"
-        f'<div class="mf-bars mf-signed" role="table" aria-label="Interactions">{rows}</div>'
-        f'<p class="mf-legend">+ they strengthen each other; {MINUS} they say the same.</p>'
+        f'<h4>{heading}</h4><div class="mf-bars mf-signed" role="table" aria-label="{label}">'
+        f'{rows}</div><p class="mf-legend">{escape_text(legend)}</p>'
     )
 
 
-def _facts_html(record: ExplanationRecord) -> str:
-    baseline = BASELINE_NAMES.get(record.baseline, record.baseline)
+def _say_pair(language: Language, name: str) -> str:
+    return _capital(language.text(" with ").join(language.name(m) for m in name.split("+")))
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
+
+
+def _facts_html(language: Language, record: ExplanationRecord) -> str:
     facts = {
-        "Method": METHOD_NAMES.get(record.method, record.method),
-        "Measured against": baseline,
-        "Output": f"{format_signed(record.output)} logits",
+        language.text("Method"): _capital(look_up(language, METHODS, record.method)),
+        language.text("Measured against"): _capital(look_up(language, BASELINES, record.baseline)),
+        language.text("Output"): language.text(
+            "{logits} logits", logits=format_signed(record.output)
+        ),
     }
     if record.baseline_output is not None:
-        facts["Output of the baseline"] = f"{format_signed(record.baseline_output)} logits"
+        logits = format_signed(record.baseline_output)
+        facts[language.text("Output of the baseline")] = language.text(
+            "{logits} logits", logits=logits
+        )
     if record.completeness_gap is not None:
-        facts["Completeness gap"] = f"{100 * record.completeness_gap:.2f} %"
+        facts[language.text("Completeness gap")] = f"{100 * record.completeness_gap:.2f} %"
     if record.steps is not None:
-        facts["Steps"] = str(record.steps)
+        facts[language.text("Steps")] = str(record.steps)
     rows = "".join(
-        f"<div><dt>{name}</dt><dd>{escape_text(value)}</dd></div>" for name, value in facts.items()
+        f"<div><dt>{escape_text(name)}</dt><dd>{escape_text(value)}</dd></div>"
+        for name, value in facts.items()
     )
     return f'<dl class="mf-facts">{rows}</dl>'
 
@@ -278,11 +305,11 @@ def _signed_bar(name: str, value: float, full: float, band: BandRecord | None = 
     )
 
 
-def _legend_html(scale: Scale) -> str:
+def _legend_html(language: Language, scale: Scale) -> str:
     return (
         f'<div class="mf-ramp mf-overlay" aria-hidden="true"><span>{MINUS}{scale.full:.2g}</span>'
         f"<i></i><span>+{scale.full:.2g}</span></div>"
-        f'<p class="mf-overlay">{escape_text(map_legend(scale))}</p>'
+        f'<p class="mf-overlay">{escape_text(say_map_legend(language, scale))}</p>'
     )
 
 
@@ -314,7 +341,7 @@ def _marks(layer: Layer, box: tuple[float, float, float, float], size: float) ->
     return "".join(parts)
 
 
-def _spectrogram(view: View, prepare: PrepareSettings) -> str:
+def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> str:
     """Draw the spectrogram with its map, in seconds and hertz."""
     voice = view.prepared.voice
     assert voice is not None
@@ -342,9 +369,10 @@ def _spectrogram(view: View, prepare: PrepareSettings) -> str:
         if left - 6 <= x <= left + width + 6:  # the first and last frame lie inside
             y = top + height + 13
             parts.append(f'<text class="mf-second" x="{x:.1f}" y="{y}">{second} s</text>')
+    label = escape_text(language.text("Spectrogram in seconds and hertz"))
     return (
         f'<svg class="mf-spectrogram" viewBox="0 0 400 {top + height + 18}" role="img" '
-        f'aria-label="Spectrogram in seconds and hertz">{"".join(parts)}</svg>'
+        f'aria-label="{label}">{"".join(parts)}</svg>'
     )
 
 

@@ -14,6 +14,9 @@ from medfuse.errors import SettingsError
 LANGUAGES: Mapping[str, str] = {"en": "en", "zh": "zh-Hans"}
 """The tag (BCP 47) of each language that there is, by the code that a reader asks for it with."""
 
+OWN_NAMES: Mapping[str, str] = {"en": "English", "zh": "简体中文"}
+"""What each calls itself."""
+
 SOURCE = "en"
 """The language that messages are written in, which needs no catalogue."""
 

@@ -19,6 +19,7 @@ from medfuse.data.note import decode_note
 from medfuse.data.studies import StudyFiles, read_file, read_study
 from medfuse.dictation.record import Transcript
 from medfuse.errors import InputError, LimitError
+from medfuse.overlay import escape_text
 from medfuse.types import Study
 from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.answer import Answer, to_answer
@@ -26,6 +27,15 @@ from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes, Maps
 from medfuse_serving.explanation_view import View
+from medfuse_serving.labels import Labels
+from medfuse_serving.language import (
+    ENGLISH,
+    LANGUAGES,
+    OWN_NAMES,
+    Language,
+    find_language,
+    message,
+)
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
@@ -35,13 +45,6 @@ from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
 
 if TYPE_CHECKING:
     import gradio
-
-NO_IMAGE = "No image given."
-NO_NOTE = "No note given."
-NO_VOICE = "No recording given."
-NO_ANSWER = rendering.card_html(
-    "Answer", rendering.empty_html("Open an example or give a study's parts, then press Predict.")
-)
 
 FORGET_S = 600
 """Uploads that were never taken up are deleted after this; the rest are at once."""
@@ -58,6 +61,7 @@ class Desk:
     """What one user has laid out.
 
     Attributes:
+        language: What the user reads.
         note_text: The note as put into the text box; while it is unchanged there, the study's own
             bytes are sent, so that their encoding is reported.
         frames: Its images' frames, for the viewer; None where there are none.
@@ -70,6 +74,7 @@ class Desk:
         dictated: What the note was written down from; None once it was changed by hand.
     """
 
+    language: Language = ENGLISH
     study: Study = field(default_factory=Study)
     note_text: str = ""
     frames: Frames | None = None
@@ -82,9 +87,9 @@ class Desk:
     dictated: Transcript | None = None
 
 
-def lay_out(study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
+def lay_out(language: Language, study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
     """Make a desk of a study; a part that can't be read is said so where it would be shown."""
-    desk = lay_images(Desk(study=study), study.images, settings, shelves)
+    desk = lay_images(Desk(language, study), study.images, settings, shelves)
     if study.note is not None:
         try:
             text = decode_note(study.note, settings.limits, settings.note.legacy_encoding)
@@ -111,7 +116,7 @@ def lay_images(
     study = replace(desk.study, images=images)
     desk = _unanswered(replace(desk, study=study))
     try:
-        frames = shelve_frames(images, settings, shelves) if images else None
+        frames = shelve_frames(desk.language, images, settings, shelves) if images else None
     except InputError as error:
         return replace(desk, frames=None, problem=str(error))
     return replace(desk, frames=frames, problem="")
@@ -144,73 +149,89 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
     return replace(edit_note(desk, said.text), dictated=said)
 
 
+def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: Shelves) -> Desk:
+    """Say what lies on a desk in another language, where it is not said anew at every look."""
+    frames = desk.frames
+    if frames is not None:
+        frames = shelve_frames(language, desk.study.images, settings, shelves)
+    maps = desk.maps
+    if maps is not None:
+        maps = explanation_view.shelve_maps(language, desk.views[-1], shelves)
+    return replace(desk, language=language, frames=frames, maps=maps, report=None)
+
+
 def show_image(desk: Desk) -> str:
     """Show the image in the viewer, or why there is none."""
+    language = desk.language
     if desk.problem:
-        body = rendering.problem_html(desk.problem)
+        body = rendering.problem_html(language, desk.problem)
     elif desk.frames is None:
-        body = rendering.empty_html(NO_IMAGE)
+        body = rendering.empty_html(language.text("No image given."))
     else:
         body = viewer_html(desk.frames)
-    return rendering.card_html("Image", body)
+    return rendering.card_html(language.text("Image"), body)
 
 
 def show_note(desk: Desk, settings: PrepareSettings) -> str:
     """Show the note by sections, or why there is none."""
+    language = desk.language
     try:
         body = (
-            rendering.empty_html(NO_NOTE)
+            rendering.empty_html(language.text("No note given."))
             if desk.study.note is None
-            else rendering.note_html(desk.study.note, settings.note, settings.limits)
+            else rendering.note_html(language, desk.study.note, settings.note, settings.limits)
         )
         if desk.dictated is not None:
-            body += rendering.dictated_html(desk.dictated)
+            body += rendering.dictated_html(language, desk.dictated)
     except InputError as error:
-        body = rendering.problem_html(str(error))
-    return rendering.card_html("Note", body)
+        body = rendering.problem_html(language, str(error))
+    return rendering.card_html(language.text("Note"), body)
 
 
 def show_voice(desk: Desk, settings: PrepareSettings) -> str:
     """Show the recording with a player, or why there is none."""
+    language = desk.language
     try:
         body = (
-            rendering.empty_html(NO_VOICE)
+            rendering.empty_html(language.text("No recording given."))
             if desk.study.voice is None
-            else rendering.voice_html(desk.study.voice, settings.limits)
+            else rendering.voice_html(language, desk.study.voice, settings.limits)
         )
     except InputError as error:
-        body = rendering.problem_html(str(error))
-    return rendering.card_html("Recording", body)
+        body = rendering.problem_html(language, str(error))
+    return rendering.card_html(language.text("Recording"), body)
 
 
-def show_answer(answer: Answer, views: Sequence[View] = ()) -> str:
+def show_answer(desk: Desk) -> str:
     """Show the model's answer, without the score of what its explanations leave to a human."""
-    records = [view.record for view in views]
-    return rendering.card_html("Answer", rendering.answer_html(answer, records))
+    language = desk.language
+    if desk.answer is None:
+        said = language.text("Open an example or give a study's parts, then press Predict.")
+        body = rendering.empty_html(said)
+    else:
+        records = [view.record for view in desk.views]
+        body = rendering.answer_html(language, desk.answer, records)
+    return rendering.card_html(language.text("Answer"), body)
 
 
-def show_refusal(message: str) -> str:
-    """Say in the answer's place why there is none."""
-    return rendering.card_html("Answer", rendering.problem_html(message))
-
-
-def shelve_report(desk: Desk, language: str, predictor: Predictor, shelves: Shelves) -> Shelf:
+def shelve_report(desk: Desk, predictor: Predictor, shelves: Shelves) -> Shelf:
     """Write an answer and its explanations as a PDF and put it on a shelf.
 
     Raises:
         MedfuseError: It cannot be written.
     """
     assert desk.answer is not None
-    options = ReportOptions(language=language)
+    options = ReportOptions(language=desk.language.code)
     pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
     return shelves.put(1, lambda _: pdf, "application/pdf")
 
 
-def link_report(report: Shelf) -> str:
+def link_report(language: Language, report: Shelf) -> str:
     """Offer a report for download."""
+    said = escape_text(language.text("Download the report (PDF)"))
     return (
         f'<p class="mf-download"><a href="shelves/{report.token}/0" download="report.pdf">'
-        "Download the report (PDF)</a></p>"
+        f"{said}</a></p>"
     )
 
 
@@ -222,9 +243,9 @@ def take_up(path: str, most_bytes: int) -> bytes:
         Path(path).unlink(missing_ok=True)
 
 
-def show_explanation_refusal(message: str) -> str:
-    """Say in the explanation's place why there is none."""
-    return rendering.card_html("Explanation", rendering.problem_html(message))
+def find_language_of(values: Sequence[object]) -> Language:
+    """Find the language of the user whose desk is among what a handler was given."""
+    return next((v.language for v in values if isinstance(v, Desk)), ENGLISH)
 
 
 def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles] = ()) -> FastAPI:
@@ -245,7 +266,8 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
         build_page(explainer, examples, shelves),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
-        head='<script type="module" src="web/viewer.js"></script>',
+        head='<script src="web/language.js"></script>'
+        '<script type="module" src="web/viewer.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -278,60 +300,73 @@ def build_page(
     with gr.Blocks(
         title="medfuse", fill_width=True, analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)
     ) as page:
-        gr.HTML(rendering.header_html())
+        labels = Labels()
         desk = gr.State(Desk(), time_to_live=IDLE_S)
         changes = gr.State(Changes(), time_to_live=IDLE_S)
+        with gr.Row(elem_classes="mf-top"):
+            header = gr.HTML(rendering.header_html(ENGLISH), scale=1)
+            switch = gr.Dropdown(
+                [(name, code) for code, name in OWN_NAMES.items()],
+                value=ENGLISH.code,
+                label="Language \N{MIDDLE DOT} 语言",
+                elem_id="language",
+                filterable=False,
+                scale=0,
+                min_width=160,
+            )
         with gr.Row(elem_classes="mf-columns"):
             with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
-                example = gr.Dropdown(
-                    [(files.name, i) for i, files in enumerate(examples)],
-                    value=None,
-                    label="Example study",
-                    visible=bool(examples),
+                example = labels.put(
+                    gr.Dropdown(
+                        [(files.name, i) for i, files in enumerate(examples)],
+                        value=None,
+                        visible=bool(examples),
+                    ),
+                    message("Example study"),
                 )
-                images = gr.File(
-                    label="Images (DICOM)", file_count="multiple", height=104, type="filepath"
+                images = labels.put(
+                    gr.File(file_count="multiple", height=104, type="filepath"),
+                    message("Images (DICOM)"),
                 )
-                note = gr.Textbox(
-                    label="Note", lines=5, max_lines=12, placeholder="Type or paste the note"
+                note = labels.put(
+                    gr.Textbox(lines=5, max_lines=12),
+                    message("Note"),
+                    placeholder=message("Type or paste the note"),
                 )
                 with gr.Row():
-                    note_file = gr.UploadButton("Open a note file", size="sm", file_count="single")
-                    dictation = gr.UploadButton(
-                        "Write down a dictation",
-                        size="sm",
-                        file_count="single",
-                        visible=find_spec("moonshine_voice") is not None,
+                    note_file = labels.put(
+                        gr.UploadButton(size="sm", file_count="single"), message("Open a note file")
                     )
-                voice = gr.File(
-                    label="Recording (WAV, FLAC, OGG, MP3, DICOM)",
-                    file_count="single",
-                    height=104,
-                    type="filepath",
+                    dictation = labels.put(
+                        gr.UploadButton(
+                            size="sm",
+                            file_count="single",
+                            visible=find_spec("moonshine_voice") is not None,
+                        ),
+                        message("Write down a dictation"),
+                    )
+                voice = labels.put(
+                    gr.File(file_count="single", height=104, type="filepath"),
+                    message("Recording (WAV, FLAC, OGG, MP3, DICOM)"),
                 )
-                microphone = gr.Audio(
-                    label="Record", sources=["microphone"], type="filepath", buttons=[]
+                microphone = labels.put(
+                    gr.Audio(sources=["microphone"], type="filepath", buttons=[]),
+                    message("Record"),
                 )
                 with gr.Row():
-                    clear = gr.Button("Clear all")
-                    ask = gr.Button("Predict", variant="primary")
+                    clear = labels.put(gr.Button(), message("Clear all"))
+                    ask = labels.put(gr.Button(variant="primary"), message("Predict"))
             with gr.Column(scale=7, min_width=480):
-                answer = gr.HTML(NO_ANSWER, elem_id="answer")
+                answer = gr.HTML(show_answer(Desk()), elem_id="answer")
                 with gr.Row(elem_id="report"):
-                    language = gr.Dropdown(
-                        [("English", "en"), ("简体中文", "zh")],
-                        value="en",
-                        label="Language of the report",
-                        scale=1,
+                    write = labels.put(
+                        gr.Button(scale=0, min_width=220), message("Make a PDF report")
                     )
-                    write = gr.Button("Make a PDF report", scale=1, min_width=180)
                     report_place = gr.HTML("", elem_id="report-place")
-                controls = explanation_panel.lay_controls(explainer)
-                gr.Checkbox(
-                    True,
-                    label="Show what spoke for and against over the evidence",
-                    elem_id="overlays",
-                    interactive=True,
+                controls = explanation_panel.lay_controls(explainer, labels)
+                labels.put(
+                    gr.Checkbox(True, elem_id="overlays", interactive=True),
+                    message("Show what spoke for and against over the evidence"),
                 )
                 # Each kind of evidence has two places; page.css shows the map where there is one.
                 with gr.Row():
@@ -356,12 +391,25 @@ def build_page(
                 image_view: show_image(desk),
                 note_view: show_note(desk, settings),
                 voice_view: show_voice(desk, settings),
-                answer: NO_ANSWER,
+                answer: show_answer(desk),
                 report_place: "",
             } | explanation_panel.clear(controls, maps)
 
-        tell = tell_in(answer, show_refusal)
-        tell_steps = tell_steps_in(controls.summary, show_explanation_refusal)
+        def refuse_answer(problem: str, given: tuple[object, ...]) -> str:
+            language = find_language_of(given)
+            body = rendering.problem_html(language, problem)
+            return rendering.card_html(language.text("Answer"), body)
+
+        def refuse_explanation(problem: str, given: tuple[object, ...]) -> str:
+            language = find_language_of(given)
+            body = rendering.problem_html(language, problem)
+            return rendering.card_html(language.text("Explanation"), body)
+
+        def refuse_report(problem: str, given: tuple[object, ...]) -> str:
+            return rendering.problem_html(find_language_of(given), problem)
+
+        tell = tell_in(answer, refuse_answer)
+        tell_steps = tell_steps_in(controls.summary, refuse_explanation)
         desk_state = desk
         explained = [controls.summary, image_map, note_map, voice_map]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
@@ -369,10 +417,11 @@ def build_page(
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
             if index is None:
-                return show(Desk())
+                return show(Desk(desk.language))
             if index == desk.opened:  # Gradio tells of one choice twice
                 return {desk_state: desk}
-            opened = lay_out(read_study(examples[index], settings.limits), settings, shelves)
+            study = read_study(examples[index], settings.limits)
+            opened = lay_out(desk.language, study, settings, shelves)
             return show(opened) | {desk_state: replace(opened, opened=index)}
 
         @tell
@@ -385,7 +434,7 @@ def build_page(
         def open_note(path: str, desk: Desk) -> Shown:
             data = take_up(path, settings.limits.note_bytes + 1)
             study = replace(desk.study, note=data)
-            text = lay_out(Study(note=data), settings, shelves).note_text
+            text = lay_out(desk.language, Study(note=data), settings, shelves).note_text
             return show(replace(desk, study=study, note_text=text))
 
         @tell
@@ -423,20 +472,45 @@ def build_page(
             shown: Shown = {
                 desk_state: desk,
                 note_view: show_note(desk, settings),
-                answer: show_answer(answered),
+                answer: show_answer(desk),
                 report_place: "",
             }
             if (chosen := explanation_panel.choose_target(answered)) is not None:
                 shown[controls.target] = chosen
             return shown | explanation_panel.clear(controls, maps)
 
-        @tell_in(report_place, rendering.problem_html)
-        def write_report(text: str, desk: Desk, code: str) -> Shown:
+        @tell_in(report_place, refuse_report)
+        def write_report(text: str, desk: Desk) -> Shown:
             desk = edit_note(desk, text)
             if desk.answer is None:
                 raise InputError("there is no answer to report; press Predict first")
-            shelf = shelve_report(desk, code, predictor, shelves)
-            return {desk_state: replace(desk, report=shelf), report_place: link_report(shelf)}
+            shelf = shelve_report(desk, predictor, shelves)
+            link = link_report(desk.language, shelf)
+            return {desk_state: replace(desk, report=shelf), report_place: link}
+
+        @tell
+        def turn(code: str, text: str, desk: Desk) -> Shown:
+            language = find_language(code)
+            if language is desk.language:  # Gradio tells of one choice twice
+                return {desk_state: desk}
+            desk = turn_to(edit_note(desk, text), language, settings, shelves)
+            shown: Shown = {
+                desk_state: desk,
+                switch: language.code,
+                header: rendering.header_html(language),
+                image_view: show_image(desk),
+                note_view: show_note(desk, settings),
+                voice_view: show_voice(desk, settings),
+                answer: show_answer(desk),
+                report_place: "",
+            }
+            if desk.maps is None:
+                shown |= explanation_panel.clear(controls, maps)
+            else:
+                shown |= explanation_panel.show(
+                    language, explainer, controls, maps, desk.views[-1], desk.maps, desk.study
+                )
+            return shown | labels.say(language)
 
         @tell_steps
         def explain(
@@ -450,21 +524,22 @@ def build_page(
         ) -> Iterator[Shown]:
             changed = changes.since()
             desk = edit_note(desk, text)
+            language = desk.language
             steps = explanation_panel.explain(
-                explainer, desk.study, target, method, baseline, band, changed
+                language, explainer, desk.study, target, method, baseline, band, changed
             )
             for step in steps:
                 if isinstance(step, str):
                     yield {controls.summary: step}
                     continue
-                shelf = explanation_view.shelve_maps(step, shelves)
+                shelf = explanation_view.shelve_maps(language, step, shelves)
                 others = tuple(v for v in desk.views if v.record.target != target)
                 desk = replace(desk, maps=shelf, views=(*others, step), report=None)
                 shown: Shown = {desk_state: desk, report_place: ""}
                 if desk.answer is not None:
-                    shown[answer] = show_answer(desk.answer, desk.views)
+                    shown[answer] = show_answer(desk)
                 yield shown | explanation_panel.show(
-                    explainer, controls, maps, step, shelf, desk.study
+                    language, explainer, controls, maps, step, shelf, desk.study
                 )
             if changed():  # what was sent meanwhile may lie over what took its place
                 yield explanation_panel.clear(controls, maps)
@@ -478,8 +553,8 @@ def build_page(
 
             return handle_change
 
-        def retype() -> Shown:
-            cleared: Shown = {answer: NO_ANSWER, report_place: ""}
+        def retype(desk: Desk) -> Shown:
+            cleared: Shown = {answer: show_answer(Desk(desk.language)), report_place: ""}
             return cleared | explanation_panel.clear(controls, maps)
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
@@ -510,11 +585,17 @@ def build_page(
                 **quiet,
             )
         # What was said of the note before is gone at the first key, and stays gone.
-        cleared = json.dumps([NO_ANSWER, "", *[""] * len(explained)])
+        cleared = json.dumps(
+            {
+                tag: [show_answer(Desk(find_language(code))), "", *[""] * len(explained)]
+                for code, tag in LANGUAGES.items()
+            }
+        )
         unseen = quiet | {"show_progress": "hidden"}
         emptied = [answer, report_place, *explained]
-        note.input(None, None, emptied, js=f"() => {cleared}", **unseen)
-        note.input(changing(retype), changes, emptied, **(unseen | {"queue": False}))
+        emptying = f"() => ({cleared})[document.documentElement.lang]"
+        note.input(None, None, emptied, js=emptying, **unseen)
+        note.input(changing(retype), [changes, desk], emptied, **(unseen | {"queue": False}))
         note.blur(
             retype_note, [note, desk], [desk, note_view, report_place, *explained], **unqueued
         )
@@ -527,13 +608,26 @@ def build_page(
         )
         write.click(
             write_report,
-            [note, desk, language],
+            [note, desk],
             [desk, report_place],
             concurrency_limit=1,
             **quiet,
         )
         clear.click(
-            changing(lambda: show(Desk()) | {example: None}), changes, [*views, example], **quiet
+            changing(lambda desk: show(Desk(desk.language)) | {example: None}),
+            [changes, desk],
+            [*views, example],
+            **quiet,
+        )
+        turning: dict[str, Any] = quiet | {
+            "fn": changing(turn),
+            "inputs": [changes, switch, note, desk],
+            "outputs": [*views, switch, header, *labels.components],
+        }
+        switch.input(js="(...values) => medfuseLanguage.keep(values)", **turning)
+        page.load(
+            js="(...values) => medfuseLanguage.restore(values)",
+            **(turning | unseen | {"queue": False}),
         )
         page.unload(_forget_soon(page))
     return page

@@ -19,9 +19,10 @@ from medfuse.data.voice import Recording, decode_voice
 from medfuse.dictation.record import Transcript
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
-from medfuse.types import MODALITIES
+from medfuse.types import MODALITIES, Modality
 from medfuse_serving.answer import (
     Answer,
+    SentenceAnswer,
     TaskAnswer,
     TextAnswer,
     describe_judgement,
@@ -31,38 +32,42 @@ from medfuse_serving.answer import (
     format_probability,
     format_value,
 )
-from medfuse_serving.language import ENGLISH
+from medfuse_serving.language import SOURCE, Language, message
 from medfuse_serving.report.record import ReferralRecord
 from medfuse_serving.report.withhold import find_referrals, list_questions, withhold
-from medfuse_serving.report.words import say_next_step, say_reason
+from medfuse_serving.report.words import say_next_step, say_reason, title
 
 WAVE_POINTS = 300
 """Bars of a recording's outline."""
 
 WORDS = {
-    "viewer": "image viewer",
-    "keys": "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
-    "zoom; Page Up and Page Down turn frames; 1 to 9 choose a preset; I inverts, R resets, "
-    "M measures: arrows move an end of the line, Enter fixes it.",
-    "tools": "Tools of the image viewer",
-    "window": "Window",
-    "pan": "Move",
-    "measure": "Measure",
-    "preset": "Preset",
-    "level": "Level",
-    "width": "Width",
-    "invert": "Invert",
-    "zoom": "zoom",
-    "zoom-in": "Zoom in",
-    "zoom-out": "Zoom out",
-    "native": "One pixel of the screen for one of the image",
-    "reset": "Reset",
-    "frame": "Frame",
-    "opacity": "Opacity of the map",
-    "threshold": "Hide what is weaker than",
-    "pixels": "pixels",
-    "screen": "True pixel values in 256 greys; this page does not calibrate the monitor: not for "
-    "diagnosis.",
+    "viewer": message("image viewer"),
+    "keys": message(
+        "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
+        "zoom; Page Up and Page Down turn frames; 1 to 9 choose a preset; I inverts, R resets, "
+        "M measures: arrows move an end of the line, Enter fixes it."
+    ),
+    "tools": message("Tools of the image viewer"),
+    "window": message("Window"),
+    "pan": message("Move"),
+    "measure": message("Measure"),
+    "preset": message("Preset"),
+    "level": message("Level"),
+    "width": message("Width"),
+    "invert": message("Invert"),
+    "zoom": message("zoom"),
+    "zoom-in": message("Zoom in"),
+    "zoom-out": message("Zoom out"),
+    "native": message("One pixel of the screen for one of the image"),
+    "reset": message("Reset"),
+    "frame": message("Frame"),
+    "opacity": message("Opacity of the map"),
+    "threshold": message("Hide what is weaker than"),
+    "pixels": message("pixels"),
+    "screen": message(
+        "True pixel values in 256 greys; this page does not calibrate the monitor: not for "
+        "diagnosis."
+    ),
 }
 """What the page's own elements say, by the names that the files in `web` use."""
 
@@ -70,7 +75,7 @@ FAINT = 0.02
 """A recording whose peaks stay below this is drawn as faint as it is."""
 
 
-def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
+def note_html(language: Language, data: bytes, settings: NoteSettings, limits: Limits) -> str:
     """Show a note by its recognised sections, saying which the model does not read.
 
     Raises:
@@ -80,6 +85,7 @@ def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
     excluded = {section_of(name, settings.headings) for name in settings.exclude_sections}
     included = {section_of(name, settings.headings) for name in settings.include_sections}
     parts = []
+    unread = f"<span>{escape_text(language.text('not read by the model'))}</span>"
     for section in find_sections(text, settings.headings):
         body = text[section.body : section.end].strip()
         if not body:
@@ -89,51 +95,63 @@ def note_html(data: bytes, settings: NoteSettings, limits: Limits) -> str:
         parts.append(
             f'<section class="mf-section{"" if read else " mf-unread"}">'
             f"<h4>{escape_text(' and '.join(section.names).capitalize())}"
-            f"{'' if read else '<span>not read by the model</span>'}</h4>"
+            f"{'' if read else unread}</h4>"
             f"<p>{escape_text(body)}</p></section>"
         )
     return f'<div class="mf-note">{"".join(parts)}</div>'
 
 
-def voice_html(data: bytes, limits: Limits) -> str:
+def voice_html(language: Language, data: bytes, limits: Limits) -> str:
     """Show a recording's outline with a player.
 
     Raises:
         InputError: It can't be decoded.
     """
     recording = decode_voice(data, limits)
-    return f'<div class="mf-voice">{_outline(recording.waveform)}{player_html(recording)}</div>'
+    outline = _outline(recording.waveform)
+    return f'<div class="mf-voice">{outline}{player_html(language, recording)}</div>'
 
 
-def player_html(recording: Recording) -> str:
+def player_html(language: Language, recording: Recording) -> str:
     """Play a recording as the model hears it."""
     source = data_url("audio/wav", _to_wav(recording))
-    caption = f"{recording.duration_s:.1f} s, at {SAMPLE_RATE // 1000} kHz as the model hears it"
-    return f'<audio controls preload="auto" src="{source}"></audio><p>{caption}</p>'
+    caption = language.text(
+        "{seconds} s, at {rate} kHz as the model hears it",
+        seconds=f"{recording.duration_s:.1f}",
+        rate=SAMPLE_RATE // 1000,
+    )
+    return f'<audio controls preload="auto" src="{source}"></audio><p>{escape_text(caption)}</p>'
 
 
-def dictated_html(transcript: Transcript) -> str:
+def dictated_html(language: Language, transcript: Transcript) -> str:
     """Show a dictated note's words, each with when it was said."""
     words = " ".join(
-        f'<span title="{word.start_s:.2f} to {word.end_s:.2f} s">'
+        f'<span title="{escape_text(_say_span(language, word.start_s, word.end_s))}">'
         f"{escape_text(transcript.text[word.start : word.end])}</span>"
         for word in transcript.words
     )
+    summary = language.text("Written down from a dictation: check every word")
+    legend = language.text(
+        "Point at a word to see when it was said. By {model}, a small model: names of findings and "
+        "drugs often come out wrong.",
+        model=transcript.model,
+    )
     return (
-        '<details class="mf-dictated"><summary>Written down from a dictation: check every word'
-        f"</summary><p>{words}</p><p class='mf-legend'>Point at a word to see when it was said. "
-        f"By {escape_text(transcript.model)}, a small model: names of findings and drugs often "
-        "come out wrong.</p></details>"
+        f'<details class="mf-dictated"><summary>{escape_text(summary)}</summary><p>{words}</p>'
+        f'<p class="mf-legend">{escape_text(legend)}</p></details>'
     )
 
 
-def answer_html(answer: Answer, explanations: Sequence[ExplanationRecord] = ()) -> str:
+def answer_html(
+    language: Language, answer: Answer, explanations: Sequence[ExplanationRecord] = ()
+) -> str:
     """Show an answer: bars, findings in words, what it rests on, remarks, the model's digest.
 
     What is left to a human has no score: what rests on an input unlike the training studies, and
     what the model cannot explain.
 
     Args:
+        language: The reader's.
         answer: Of the model.
         explanations: Of it, as many as there are.
     """
@@ -143,34 +161,49 @@ def answer_html(answer: Answer, explanations: Sequence[ExplanationRecord] = ()) 
         for target in referral.targets
     }
     text = withhold(answer, tuple(referrals.values())).findings_text
-    used = "".join(
-        f'<li class="{"mf-used" if m in answer.used else "mf-absent"}">{m.capitalize()}: '
-        f"{'used' if m in answer.used else 'not given'}</li>"
-        for m in MODALITIES
-    )
+    used = "".join(_used_html(language, m, m in answer.used) for m in MODALITIES)
     remarks = "".join(
-        f"<li><b>{remark.modality.capitalize()}.</b> {escape_text(remark.message)}</li>"
+        f"<li><b>{escape_text(title(language, remark.modality))}{language.text('.')}</b> "
+        f"{foreign_html(language, remark.message)}</li>"
         for remark in answer.remarks
     )
+    about = escape_text(language.text("About the input"))
+    model = escape_text(language.text("Model"))
     promises = ""
     if answer.promises is not None:
-        promises = f'<p class="mf-legend">{escape_text(describe_promises(answer.promises))}</p>'
+        meaning = describe_promises(answer.promises, language)
+        promises = f'<p class="mf-legend">{escape_text(meaning)}</p>'
     return (
         f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}">'
-        + "".join(_task_html(task, answer, referrals) for task in answer.tasks)
+        + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
-        + ("" if text is None else _text_html(text))
+        + ("" if text is None else _text_html(language, text))
         + f'<ul class="mf-modalities">{used}</ul>'
-        + (f'<h4>About the input</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
-        + f'<p class="mf-digest">Model <code>{answer.model_digest}</code></p></div>'
+        + (f'<h4>{about}</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
+        + f'<p class="mf-digest">{model} <code>{answer.model_digest}</code></p></div>'
     )
 
 
-def problem_html(message: str) -> str:
-    """Show why something can't be used."""
+def problem_html(language: Language, problem: str) -> str:
+    """Show why something can't be used.
+
+    Args:
+        language: The reader's.
+        problem: An error's message, in English.
+    """
+    lead = escape_text(language.text("Cannot be used."))
     return (
-        f'<div class="mf-problem" role="alert"><b>Cannot be used.</b> {escape_text(message)}</div>'
+        f'<div class="mf-problem" role="alert"><b>{lead}</b> '
+        f"{foreign_html(language, problem)}</div>"
     )
+
+
+def foreign_html(language: Language, sentence: str) -> str:
+    """Show an English sentence in the reader's language, or else marked as English."""
+    said = language.sentence(sentence)
+    if said == sentence and language.code != SOURCE:
+        return f'<span lang="{SOURCE}">{escape_text(sentence)}</span>'
+    return escape_text(said)
 
 
 def card_html(title: str, body: str) -> str:
@@ -183,21 +216,27 @@ def empty_html(message: str) -> str:
     return f'<p class="mf-empty">{escape_text(message)}</p>'
 
 
-def header_html() -> str:
-    """Name the page, with the notice."""
-    notice = f'<p role="note">{escape_text(NOTICE)}</p>'
-    words = escape_text(json.dumps(WORDS))
+def header_html(language: Language) -> str:
+    """Name the page, with the notice; the words of the page's own elements come with it."""
+    notice = f'<p role="note">{escape_text(language.text(NOTICE))}</p>'
+    words = escape_text(json.dumps({k: language.text(v) for k, v in WORDS.items()}))
     return f'<header class="mf-header" data-words="{words}"><h1>medfuse</h1>{notice}</header>'
 
 
-def refer_html(message: str) -> str:
+def refer_html(language: Language, referral: ReferralRecord) -> str:
     """Refer the reader to a human, with the reason and the next step, in a score's place."""
-    return f'<p class="mf-refer" role="alert"><b>Refer to a human.</b> {escape_text(message)}</p>'
+    return f'<p class="mf-refer" role="alert">{_referral_html(language, referral)}</p>'
 
 
-def describe_referral(referral: ReferralRecord) -> str:
-    """Say why something is left to a human, and what to do next."""
-    return f"{say_reason(ENGLISH, referral)} {say_next_step(ENGLISH, referral)}"
+def _referral_html(language: Language, referral: ReferralRecord) -> str:
+    said = f"{say_reason(language, referral)} {say_next_step(language, referral)}"
+    return f"<b>{escape_text(language.text('Refer to a human.'))}</b> {escape_text(said)}"
+
+
+def _used_html(language: Language, modality: Modality, used: bool) -> str:
+    said = language.text("used") if used else language.text("not given")
+    name = escape_text(title(language, modality))
+    return f'<li class="{"mf-used" if used else "mf-absent"}">{name}: {escape_text(said)}</li>'
 
 
 def _is_referred(answer: Answer, referrals: Mapping[str, ReferralRecord]) -> bool:
@@ -207,31 +246,39 @@ def _is_referred(answer: Answer, referrals: Mapping[str, ReferralRecord]) -> boo
     )
 
 
-def _task_html(task: TaskAnswer, answer: Answer, referrals: Mapping[str, ReferralRecord]) -> str:
-    title = f"<h3>{escape_text(task.name.replace('_', ' ').capitalize())}</h3>"
-    reading = describe_reading(task, answer.used)
+def _task_html(
+    language: Language,
+    task: TaskAnswer,
+    answer: Answer,
+    referrals: Mapping[str, ReferralRecord],
+) -> str:
+    heading = f"<h3>{escape_text(title(language, task.name))}</h3>"
+    reading = describe_reading(task, answer.used, language)
     if not task.used:
-        return f'{title}<p class="mf-legend">{escape_text(reading.capitalize())}.</p>'
+        sentence = reading.capitalize() + language.text(".")
+        return f'{heading}<p class="mf-legend">{escape_text(sentence)}</p>'
     found = [referrals.get(question) for question in list_questions(task)]
     if found[0] is not None and None not in found:
-        return title + refer_html(describe_referral(found[0]))
+        return heading + refer_html(language, found[0])
     note = f", {escape_text(reading)}" if reading else ""
     said = {}
     if answer.promises is not None:
-        said = {j.question: describe_judgement(j, answer.promises) for j in task.judgements}
+        said = {
+            j.question: describe_judgement(j, answer.promises, language) for j in task.judgements
+        }
     whole = _said_html(said[task.name]) if task.name in said else ""
     if task.kind is TaskKind.REGRESSION:
-        return f'{title}<p class="mf-value">{escape_text(format_value(task))}{note}</p>{whole}'
+        return f'{heading}<p class="mf-value">{escape_text(format_value(task))}{note}</p>{whole}'
     rows = "".join(
-        _referred_html(name, referrals[f"{task.name}.{name}"])
+        _referred_html(language, name, referrals[f"{task.name}.{name}"])
         if f"{task.name}.{name}" in referrals
-        else _bar_html(name, p, said.get(f"{task.name}.{name}", ""))
+        else _bar_html(language, name, p, said.get(f"{task.name}.{name}", ""))
         for name, p in task.probabilities.items()
     )
+    label = escape_text(language.text("Calibrated probabilities"))
     return (
-        f'{title}<p class="mf-legend">Calibrated probability of each {_unit_of(task)}{note}'
-        "</p>"
-        f'<div class="mf-bars" role="table" aria-label="Calibrated probabilities">{rows}'
+        f'{heading}<p class="mf-legend">{escape_text(_say_unit(language, task))}{note}</p>'
+        f'<div class="mf-bars" role="table" aria-label="{label}">{rows}'
         '<div class="mf-axis" aria-hidden="true"><span>0</span><span>50</span><span>100 %</span>'
         f"</div></div>{whole}"
     )
@@ -241,32 +288,45 @@ def _said_html(said: str) -> str:
     return f'<small class="mf-said">{escape_text(said)}</small>'
 
 
-def _text_html(text: TextAnswer) -> str:
+def _text_html(language: Language, text: TextAnswer) -> str:
     """Show each stated finding in words, with what states it and the modalities it was read from.
 
     Not the places: known truth finds them wrong too often to be shown beside a patient.
     """
-    sentences = "".join(
-        f"<li><p>{escape_text(sentence.text)}</p>"
-        f"<small>{escape_text(sentence.target.partition('.')[2].replace('_', ' ').capitalize())} "
-        f"{escape(format_probability(sentence.probability))}, stated from "
-        f"{escape(format_probability(sentence.threshold))}. "
-        f"Read from: {escape_text(describe_shares(sentence))}.</small></li>"
-        for sentence in text.sentences
-    )
+    sentences = "".join(_sentence_html(language, sentence) for sentence in text.sentences)
     listed = f'<ul class="mf-sentences">{sentences}</ul>' if sentences else ""
-    nothing = "" if sentences else '<p class="mf-legend">Nothing is stated.</p>'
-    notice = f'<p class="mf-legend">{escape_text(text.notice)}</p>'
-    return f"<h3>Findings text</h3>{listed}{nothing}{notice}"
+    nothing = escape_text(language.text("Nothing is stated."))
+    nothing = "" if sentences else f'<p class="mf-legend">{nothing}</p>'
+    notice = f'<p class="mf-legend">{escape_text(language.text(text.notice))}</p>'
+    return f"<h3>{escape_text(language.text('Findings in words'))}</h3>{listed}{nothing}{notice}"
 
 
-def _unit_of(task: TaskAnswer) -> str:
-    names = {TaskKind.MULTICLASS: "class", TaskKind.ORDINAL: "level"}
-    return names.get(task.kind, "finding")
+def _sentence_html(language: Language, sentence: SentenceAnswer) -> str:
+    small = language.text(
+        "{finding} {probability}, stated from {threshold}. Read from: {shares}.",
+        finding=title(language, sentence.target.partition(".")[2]),
+        probability=format_probability(sentence.probability),
+        threshold=format_probability(sentence.threshold),
+        shares=describe_shares(sentence, language),
+    )
+    said = foreign_html(language, sentence.text)
+    return f"<li><p>{said}</p><small>{escape_text(small)}</small></li>"
 
 
-def _bar_html(name: str, probability: float, said: str) -> str:
-    name = escape_text(name.replace("_", " "))
+def _say_unit(language: Language, task: TaskAnswer) -> str:
+    if task.kind is TaskKind.MULTICLASS:
+        return language.text("Calibrated probability of each class")
+    if task.kind is TaskKind.ORDINAL:
+        return language.text("Calibrated probability of each level")
+    return language.text("Calibrated probability of each finding")
+
+
+def _say_span(language: Language, start_s: float, end_s: float) -> str:
+    return language.text("{start} to {end} s", start=f"{start_s:.2f}", end=f"{end_s:.2f}")
+
+
+def _bar_html(language: Language, name: str, probability: float, said: str) -> str:
+    name = escape_text(language.name(name))
     return (
         f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
         f'<span class="mf-track" aria-hidden="true"><i style="width:{100 * probability:.2f}%"></i>'
@@ -276,12 +336,11 @@ def _bar_html(name: str, probability: float, said: str) -> str:
     )
 
 
-def _referred_html(name: str, referral: ReferralRecord) -> str:
-    name = escape_text(name.replace("_", " "))
-    why = escape_text(describe_referral(referral))
+def _referred_html(language: Language, name: str, referral: ReferralRecord) -> str:
+    name = escape_text(language.name(name))
     return (
         f'<div class="mf-bar" role="row"><span role="cell">{name}</span>'
-        f'<span role="cell" class="mf-wide"><b>Refer to a human.</b> {why}</span></div>'
+        f'<span role="cell" class="mf-wide">{_referral_html(language, referral)}</span></div>'
     )
 
 

@@ -11,14 +11,18 @@ Shown = dict[object, object]
 """New content by component."""
 
 
+Refuse = Callable[[str, tuple[object, ...]], str]
+"""Gives an error's message its HTML, from what the handler was given."""
+
+
 def tell_in(
-    place: object, refuse: Callable[[str], str]
+    place: object, refuse: Refuse
 ) -> Callable[[Callable[..., Shown]], Callable[..., Shown]]:
     """Make a decorator that shows a handler's error in a component, its text kept out of the log.
 
     Args:
         place: The component.
-        refuse: Gives a message its HTML.
+        refuse: Gives its message its HTML.
     """
 
     def decorate(function: Callable[..., Shown]) -> Callable[..., Shown]:
@@ -27,7 +31,7 @@ def tell_in(
             try:
                 return function(*values)
             except Exception as error:  # noqa: BLE001 - its text may quote the study
-                return {place: refuse(_message_of(error))}
+                return {place: refuse(_message_of(error), values)}
 
         return told
 
@@ -35,7 +39,7 @@ def tell_in(
 
 
 def tell_steps_in(
-    place: object, refuse: Callable[[str], str]
+    place: object, refuse: Refuse
 ) -> Callable[[Callable[..., Iterator[Shown]]], Callable[..., Iterator[Shown]]]:
     """Make the same for a handler that shows one thing after another."""
 
@@ -46,7 +50,7 @@ def tell_steps_in(
             try:
                 yield from function(*values)
             except Exception as error:  # noqa: BLE001 - its text may quote the study
-                yield {place: refuse(_message_of(error))}
+                yield {place: refuse(_message_of(error), values)}
 
         return cast(Callable[..., Iterator[Shown]], told)
 

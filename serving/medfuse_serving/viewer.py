@@ -17,6 +17,7 @@ from medfuse.data.dicom import FrameSource, choose_frames, list_frames
 from medfuse.data.grey import LookupTable
 from medfuse.data.viewing import View, ViewingFrame, read_viewing
 from medfuse.overlay import OPACITY, Layer
+from medfuse_serving.language import Language
 from medfuse_serving.shelves import Shelf, Shelves
 
 
@@ -33,7 +34,9 @@ class Frames:
     read: tuple[int | None, ...]
 
 
-def shelve_frames(images: Sequence[bytes], settings: PrepareSettings, shelves: Shelves) -> Frames:
+def shelve_frames(
+    language: Language, images: Sequence[bytes], settings: PrepareSettings, shelves: Shelves
+) -> Frames:
     """Put a study's frames on a shelf; each is decoded when it is asked for.
 
     Raises:
@@ -47,21 +50,33 @@ def shelve_frames(images: Sequence[bytes], settings: PrepareSettings, shelves: S
 
     def make(number: int) -> bytes:
         frame = read_viewing(images, sources[number], settings.image, settings.limits)
-        return pack_frame(frame, describe_frame(frame, number, read))
+        return pack_frame(frame, describe_frame(language, frame, number, read))
 
     return Frames(shelves.put(len(sources), make), read)
 
 
-def describe_frame(frame: ViewingFrame, number: int, read: Sequence[int | None]) -> str:
+def describe_frame(
+    language: Language, frame: ViewingFrame, number: int, read: Sequence[int | None]
+) -> str:
     """Say which frame it is, its size, and whether the model reads it."""
     rows, columns = frame.values.shape
-    caption = f"{columns} \N{MULTIPLICATION SIGN} {rows} pixels"
+    size = {"columns": columns, "rows": rows}
     if frame.spacing_mm:
-        caption += f" of {frame.spacing_mm[0]:.3g} mm"
+        caption = language.text(
+            "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {spacing} mm",
+            spacing=f"{frame.spacing_mm[0]:.3g}",
+            **size,
+        )
+    else:
+        caption = language.text("{columns} \N{MULTIPLICATION SIGN} {rows} pixels", **size)
     if len(read) == 1:
         return caption
-    skipped = "" if read[number] is not None else ", not read by the model"
-    return f"Frame {number + 1} of {len(read)}{skipped} \N{MIDDLE DOT} {caption}"
+    place = {"number": number + 1, "count": len(read), "caption": caption}
+    if read[number] is None:
+        return language.text(
+            "Frame {number} of {count}, not read by the model \N{MIDDLE DOT} {caption}", **place
+        )
+    return language.text("Frame {number} of {count} \N{MIDDLE DOT} {caption}", **place)
 
 
 def pack_frame(frame: ViewingFrame, caption: str) -> bytes:

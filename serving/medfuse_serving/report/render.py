@@ -1,14 +1,14 @@
 """A report's record in, its PDF out: the same bytes for the same record and the same versions."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 from PIL import Image
 
 from medfuse.attribution.record import BandRecord
 from medfuse.config import TaskKind
-from medfuse.overlay import MINUS, NUMBERED, OUTLINE, format_signed
+from medfuse.overlay import MINUS, NUMBERED, Scale, format_signed
 from medfuse.types import MODALITIES, Modality
 from medfuse_serving.answer import (
     TaskAnswer,
@@ -425,10 +425,10 @@ def _draw_shares(paper: Paper, language: Language, explained: ExplainedRecord) -
         language.text(
             "Shares are Shapley values against {baseline}: +: for, {minus}: against. Percentages "
             "are of their sum without signs. Maps are by {method} against {map_baseline}.",
-            baseline=_look_up(language, words.BASELINES, own.shares.baseline),
+            baseline=words.look_up(language, words.BASELINES, own.shares.baseline),
             minus=MINUS,
-            method=_look_up(language, words.METHODS, own.method),
-            map_baseline=_look_up(language, words.BASELINES, own.baseline),
+            method=words.look_up(language, words.METHODS, own.method),
+            map_baseline=words.look_up(language, words.BASELINES, own.baseline),
         ),
         SMALL,
         GREY,
@@ -548,7 +548,7 @@ def _draw_note(
         language.text(
             "Underlined: the strongest words, each with its number in {unit}; +: for, {minus}: "
             "against. Grey was not read by the model.",
-            unit=_look_up(language, words.UNITS, scale.unit),
+            unit=words.look_up(language, words.UNITS, scale.unit),
             minus=MINUS,
         ),
         SMALL,
@@ -597,21 +597,9 @@ def _draw_parts(
 def _draw_legend(
     paper: Paper, language: Language, explained: ExplainedRecord, modality: Modality
 ) -> None:
-    scale = explained.record.scale[modality]
-    paper.paragraph(
-        language.text(
-            "Orange, solid outline, +: for. Blue, dashed outline, {minus}: against. Colour is full "
-            "from {full} {unit} on (smoothed), the same for every study; outlines run at {share} "
-            "of that. A number is the {number} within its outline.",
-            minus=MINUS,
-            full=f"{scale.full:.2g}",
-            unit=_look_up(language, words.UNITS, scale.unit),
-            share=f"{OUTLINE:.0%}",
-            number=language.text("sum") if explained.additive else language.text("strongest value"),
-        ),
-        SMALL,
-        GREY,
-    )
+    own = explained.record.scale[modality]
+    scale = Scale(own.full, own.unit, explained.additive)
+    paper.paragraph(words.say_map_legend(language, scale), SMALL, GREY)
 
 
 def _draw_provenance(
@@ -700,11 +688,6 @@ def _say_band(band: BandRecord | None) -> str:
     if band is None:
         return ""
     return f"{format_signed(band.lowest)} … {format_signed(band.highest)}"
-
-
-def _look_up(language: Language, table: Mapping[str, str], name: str) -> str:
-    """Say a name by a table of messages, as it is where it is not in there."""
-    return language.text(table[name]) if name in table else name
 
 
 def _novel_share(record: ReportRecord) -> str:

@@ -1,8 +1,9 @@
 """An explanation's numbers in; plain sentences that say the same, in the reader's language, out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medfuse.attribution.record import ExplanationRecord, WordRecord
+from medfuse.overlay import MAP_LEGEND, NOTE_LEGEND, Scale, map_legend_values, note_legend_values
 from medfuse.types import Modality
 from medfuse_serving.language import Language, message
 from medfuse_serving.report.record import ExplainedRecord, ImagePart, ReferralRecord, VoicePart
@@ -21,7 +22,7 @@ PLACES = (
 
 METHODS = {
     "integrated_gradients": message("integrated gradients"),
-    "grad_cam": message("Grad-CAM"),
+    "grad_cam": message("Grad-CAM (image alone)"),
     "gradients": message("gradients"),
     "smooth_gradients": message("smoothed gradients"),
     "occlusion": message("occlusion"),
@@ -44,6 +45,30 @@ UNITS = {
     "logits per mel bin": message("logits per mel bin"),
     "logits per unit of the input": message("logits per unit of the input"),
 }
+
+LEGEND_NAMES = UNITS | {
+    "sum": message("sum"),
+    "strongest value": message("strongest value"),
+}
+
+
+def say_map_legend(language: Language, scale: Scale) -> str:
+    """Say how to read a map's colours, outlines and numbers."""
+    return language.text(MAP_LEGEND, **_translate(language, map_legend_values(scale)))
+
+
+def say_note_legend(language: Language, scale: Scale) -> str:
+    """Say how to read the words of a note."""
+    return language.text(NOTE_LEGEND, **_translate(language, note_legend_values(scale)))
+
+
+def look_up(language: Language, names: Mapping[str, str], name: str) -> str:
+    """Say a name of one of these tables; one that is not there as it is."""
+    return language.text(names[name]) if name in names else name
+
+
+def _translate(language: Language, values: Mapping[str, str]) -> dict[str, str]:
+    return {k: look_up(language, LEGEND_NAMES, v) for k, v in values.items()}
 
 
 def title(language: Language, name: str) -> str:
