@@ -183,6 +183,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with open_page(browser, url) as page:
         expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        expect(page.locator("html[data-language]")).to_be_attached()  # the page has started
         yield page
 
 

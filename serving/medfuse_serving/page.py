@@ -266,8 +266,7 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
         build_page(explainer, examples, shelves),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
-        head='<script src="web/language.js"></script>'
-        '<script type="module" src="web/viewer.js"></script>',
+        head='<script type="module" src="web/viewer.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -491,12 +490,11 @@ def build_page(
         @tell
         def turn(code: str, text: str, desk: Desk) -> Shown:
             language = find_language(code)
-            if language is desk.language:  # Gradio tells of one choice twice
-                return {desk_state: desk}
+            if language.code == desk.language.code:  # told at every load, and of a choice twice
+                return {note_view: gr.skip()}
             desk = turn_to(edit_note(desk, text), language, settings, shelves)
             shown: Shown = {
                 desk_state: desk,
-                switch: language.code,
                 header: rendering.header_html(language),
                 image_view: show_image(desk),
                 note_view: show_note(desk, settings),
@@ -587,13 +585,13 @@ def build_page(
         # What was said of the note before is gone at the first key, and stays gone.
         cleared = json.dumps(
             {
-                tag: [show_answer(Desk(find_language(code))), "", *[""] * len(explained)]
-                for code, tag in LANGUAGES.items()
+                code: [show_answer(Desk(find_language(code))), "", *[""] * len(explained)]
+                for code in LANGUAGES
             }
         )
         unseen = quiet | {"show_progress": "hidden"}
         emptied = [answer, report_place, *explained]
-        emptying = f"() => ({cleared})[document.documentElement.lang]"
+        emptying = f"() => medfuseLanguage.choose({cleared})"
         note.input(None, None, emptied, js=emptying, **unseen)
         note.input(changing(retype), [changes, desk], emptied, **(unseen | {"queue": False}))
         note.blur(
@@ -619,15 +617,14 @@ def build_page(
             [*views, example],
             **quiet,
         )
-        turning: dict[str, Any] = quiet | {
-            "fn": changing(turn),
-            "inputs": [changes, switch, note, desk],
-            "outputs": [*views, switch, header, *labels.components],
-        }
-        switch.input(js="(...values) => medfuseLanguage.keep(values)", **turning)
-        page.load(
-            js="(...values) => medfuseLanguage.restore(values)",
-            **(turning | unseen | {"queue": False}),
+        # What the browser keeps is put into the switch there; the server hears of a change alone.
+        page.load(None, None, switch, js="() => medfuseLanguage.restore()", **unseen)
+        switch.change(
+            changing(turn),
+            [changes, switch, note, desk],
+            [*views, header, *labels.components],
+            js="(...values) => medfuseLanguage.keep(values)",
+            **(unseen | {"queue": False}),
         )
         page.unload(_forget_soon(page))
     return page
