@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
 from medfuse.config import PrepareSettings
@@ -37,6 +38,7 @@ from medfuse_serving.language import (
     message,
 )
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.reader import reader_of
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
 from medfuse_serving.shelves import Shelf, Shelves
@@ -259,6 +261,11 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
     mono = ("ui-monospace", "Consolas", "monospace")
     shelves = Shelves()
     shelves.mount(app)
+
+    @app.get("/reader", include_in_schema=False)
+    async def tell_reader(request: Request) -> dict[str, str]:
+        return {"name": reader_of(request)}
+
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
@@ -266,7 +273,8 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
         build_page(explainer, examples, shelves),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
-        head='<script type="module" src="web/viewer.js"></script>',
+        head='<script type="module" src="web/viewer.js"></script>'
+        '<script type="module" src="web/reader.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
