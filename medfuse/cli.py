@@ -28,6 +28,7 @@ EXTRAS = {
     "pylopdf_fonts_zh_cn": "serve",
     "pypdf": "serve",
     "segno": "serve",
+    "sqlalchemy": "serve",
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",

@@ -53,5 +53,9 @@ class BundleError(MedfuseError):
     """A bundle is damaged, altered or of another version; the deployment is wrong."""
 
 
+class StoreError(MedfuseError):
+    """A worklist's database cannot be used or holds something else; the deployment is wrong."""
+
+
 class ReportError(InputError):
     """A report cannot be read, or is not as it was made."""

@@ -96,5 +96,6 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "explain-eval",
         "bench",
         "serve",
+        "worklist",
         "demo",
     }

@@ -22,7 +22,14 @@ from medfuse.attribution.record import ExplanationRecord
 from medfuse.attribution.report import describe, write_archive
 from medfuse.attribution.settings import AttributionSettings
 from medfuse.bundle import NOTICE
-from medfuse.errors import BundleError, InputError, LimitError, MedfuseError, SettingsError
+from medfuse.errors import (
+    BundleError,
+    InputError,
+    LimitError,
+    MedfuseError,
+    SettingsError,
+    StoreError,
+)
 from medfuse_serving.answer import Answer, Failure, to_answer, to_failure, to_json
 from medfuse_serving.explainer import Explained, Explainer, GoneError
 from medfuse_serving.forms import OPTIONS, describe_form, read_form, read_options
@@ -34,6 +41,7 @@ STATUS: dict[type[MedfuseError], HTTPStatus] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SettingsError: HTTPStatus.UNPROCESSABLE_ENTITY,
     BundleError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
     MedfuseError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """HTTP's word for each error; an error takes that of its nearest parent."""

@@ -1,7 +1,6 @@
 """A study, its answer and its explanations in; the record of all that a report says out."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,12 +14,12 @@ from medfuse_serving.explanation_view import View
 from medfuse_serving.language import find_language
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report import pictures
+from medfuse_serving.report.inputs import list_inputs
 from medfuse_serving.report.record import (
     SCHEMA,
     EvidenceRecord,
     ExplainedRecord,
     ImagePart,
-    InputRecord,
     LayerRecord,
     ModelRecord,
     Reading,
@@ -113,22 +112,6 @@ def make_record(
             f"a report cannot hold this: {', '.join(fields)}; a study's name has at most 64 "
             "characters"
         ) from error
-
-
-def list_inputs(study: Study) -> tuple[InputRecord, ...]:
-    """Name every part of a study by its bytes, in the order in which they were sent."""
-
-    def each() -> Iterator[tuple[Modality, bytes]]:
-        yield from ((Modality.IMAGE, image) for image in study.images)
-        if study.note is not None:
-            yield Modality.NOTE, study.note
-        if study.voice is not None:
-            yield Modality.VOICE, study.voice
-
-    return tuple(
-        InputRecord(modality=m, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        for m, data in each()
-    )
 
 
 def _show(view: View, prepared: Prepared, evidence: EvidenceRecord) -> ExplainedRecord:

@@ -172,22 +172,46 @@ class ExplainedRecord(Settings):
     voice_parts: tuple[VoicePart, ...]
 
 
+Decision = Literal["accept", "edit", "override"]
+
+Findings = dict[
+    Annotated[str, Field(max_length=200)], Annotated[str, Field(min_length=1, max_length=200)]
+]
+"""A reader's impression by target: `present`, `absent` or `unsure`; a class or level; a value."""
+
+
 class Reading(Settings):
     """What a reader made of the study and of the model's answer."""
 
-    impression: str = Field(min_length=1, max_length=4000, description="before or after the answer")
-    decision: Literal["accept", "edit", "override"]
+    impression: str = Field(
+        default="", max_length=4000, description="in words, before or after the answer"
+    )
+    findings: Findings = Field(default_factory=dict, description="the impression by target")
+    decision: Decision
     reason: str = Field(default="", max_length=2000, description="why, unless it was accepted")
-    reader: str = Field(min_length=1, max_length=100, description="a name that may be shown")
+    wording: str = Field(
+        default="", max_length=4000, description="what stands in the answer's place, in words"
+    )
+    reader: str = Field(
+        max_length=100, description="a name that may be shown; empty where nobody had logged in"
+    )
     opened_at: AwareDatetime
+    impression_at: AwareDatetime | None = Field(
+        default=None, description="when the impression was kept; null where it was not asked for"
+    )
+    answered_at: AwareDatetime | None = Field(
+        default=None, description="when the answer was shown; null where that was not noted"
+    )
     signed_at: AwareDatetime
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Reading":
         if self.decision != "accept" and not self.reason.strip():
             raise ValueError("an answer that is edited or overridden needs a reason")
-        if self.signed_at < self.opened_at:
-            raise ValueError("signed_at is before opened_at")
+        moments = (self.opened_at, self.impression_at, self.answered_at, self.signed_at)
+        known = [moment for moment in moments if moment is not None]
+        if known != sorted(known):
+            raise ValueError("opened_at, impression_at, answered_at and signed_at are out of order")
         return self
 
 

@@ -25,7 +25,7 @@ from medfuse.types import Study, subset_name
 from medfuse_serving.answer import Answer, to_answer
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report import pictures
-from medfuse_serving.report.gather import list_inputs
+from medfuse_serving.report.inputs import list_inputs
 from medfuse_serving.report.paper import MOST_PAGES
 from medfuse_serving.report.record import (
     ATTACHMENT,
