@@ -286,7 +286,7 @@ def test_the_next_study_is_the_next_that_waits_in_the_order(
             rows, query.model_copy(update={"text": "", "modality": None, "status": None})
         )
         after = every[here].id if 0 <= here < len(every) else None
-        found = store.find_next(query, after)
+        found = store.find_next(NextQuery(**dict(query), after=after))
     waiting = choose(rows, query.model_copy(update={"status": Status.WAITING}))
     beyond = {row.id for row in every[here + 1 :]} if after is not None else set()
     expected = next((row for row in waiting if row.id in beyond), next(iter(waiting), None))

@@ -32,7 +32,7 @@ from medfuse.errors import (
 )
 from medfuse_serving.answer import Answer, Failure, to_answer, to_failure, to_json
 from medfuse_serving.explainer import Explained, Explainer, GoneError
-from medfuse_serving.forms import OPTIONS, describe_form, read_form, read_options
+from medfuse_serving.forms import OPTIONS, describe_form, limit_form, read_form, read_options
 from medfuse_serving.headers import SecurityHeaders
 from medfuse_serving.predictor import Predictor
 
@@ -45,6 +45,12 @@ STATUS: dict[type[MedfuseError], HTTPStatus] = {
     MedfuseError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """HTTP's word for each error; an error takes that of its nearest parent."""
+
+FAILURES: dict[int | str, dict[str, object]] = {
+    int(status): {"model": Failure, "description": status.phrase}
+    for status in (HTTPStatus.BAD_REQUEST, *STATUS.values())
+}
+"""What a route that takes a study may answer instead, for OpenAPI."""
 
 UPLOAD_BYTES = 2**30
 CONCURRENT = 2
@@ -88,29 +94,19 @@ def build_api(explainer: Explainer, upload_bytes: int = UPLOAD_BYTES) -> FastAPI
     workers = anyio.CapacityLimiter(CONCURRENT)
     explaining = anyio.CapacityLimiter(1)  # by itself, so that predictions need not wait for it
     limits = predictor.bundle.manifest.prepare.limits
-    failures: dict[int | str, dict[str, object]] = {
-        int(status): {"model": Failure, "description": status.phrase}
-        for status in (HTTPStatus.BAD_REQUEST, *STATUS.values())
-    }
-
-    form_limits = {
-        "max_files": limits.instances + 2,
-        "max_fields": 16,
-        "max_part_size": limits.note_bytes,
-    }
 
     @app.post(
         "/v1/predict",
         response_model=Answer,
-        responses=failures,
+        responses=FAILURES,
         openapi_extra=describe_form(explain=False),
     )
     async def predict(request: Request) -> Response:
         """Answer one study; any of its three parts may be left out."""
-        if not _is_form(request):
-            return _refuse_body()
+        if not is_form(request):
+            return refuse_body()
         started = time.monotonic()
-        async with request.form(**form_limits) as parts:
+        async with request.form(**limit_form(limits)) as parts:
             response = await anyio.to_thread.run_sync(_answer, predictor, parts, limiter=workers)
         logger.info("predict %d in %.2f s", response.status_code, time.monotonic() - started)
         return response
@@ -118,7 +114,7 @@ def build_api(explainer: Explainer, upload_bytes: int = UPLOAD_BYTES) -> FastAPI
     @app.post(
         "/v1/explain",
         response_model=ExplanationRecord,
-        responses=failures | {200: _ARCHIVE},
+        responses=FAILURES | {200: _ARCHIVE},
         openapi_extra=describe_form(explain=True),
     )
     async def explain(request: Request) -> Response:
@@ -126,11 +122,11 @@ def build_api(explainer: Explainer, upload_bytes: int = UPLOAD_BYTES) -> FastAPI
 
         When the badge fails, `withheld` is true, `reasons` says why, and there are no maps.
         """
-        if not _is_form(request):
-            return _refuse_body()
+        if not is_form(request):
+            return refuse_body()
         started = time.monotonic()
         gone = threading.Event()
-        async with request.form(**form_limits) as parts, anyio.create_task_group() as group:
+        async with request.form(**limit_form(limits)) as parts, anyio.create_task_group() as group:
             group.start_soon(_wait_until_gone, request, gone)
             response = await anyio.to_thread.run_sync(
                 _explain, explainer, parts, gone, limiter=explaining
@@ -217,11 +213,13 @@ async def _wait_until_gone(request: Request, gone: threading.Event) -> None:
     gone.set()
 
 
-def _is_form(request: Request) -> bool:
+def is_form(request: Request) -> bool:
+    """Say whether a request's body is a form with files."""
     return request.headers.get("content-type", "").startswith("multipart/form-data")
 
 
-def _refuse_body() -> Response:
+def refuse_body() -> Response:
+    """Answer a request whose body is no such form."""
     wrong = InputError("expected multipart/form-data with images, note or voice")
     return _fail(status_of(wrong), to_failure(wrong))
 

@@ -137,6 +137,20 @@ def serve(
         Path | None,
         typer.Option(help="A file of accounts (`medfuse accounts`); without it nobody logs in."),
     ] = None,
+    worklist: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_URL",
+            help="A worklist that the page shows: a SQLite file, made where there is none, or "
+            "postgresql://USER@HOST/DATABASE.",
+        ),
+    ] = None,
+    read_first: Annotated[
+        bool,
+        typer.Option(
+            "--read-first", help="On the page, ask for the reader's impression before the answer."
+        ),
+    ] = False,
     provider: Provider = None,
     strict: Strict = False,
 ) -> None:
@@ -153,6 +167,8 @@ def serve(
         provider=provider,
         strict=strict,
         accounts=accounts,
+        worklist=worklist,
+        read_first=read_first,
     )
 
 

@@ -21,6 +21,7 @@ from medfuse.errors import MedfuseError
 
 STUDIES = 1_300
 SEED = 0
+WORKLIST = "worklist.sqlite"
 MEDFUSE = (sys.executable, "-m", "medfuse")
 
 
@@ -62,14 +63,17 @@ def demo(
         run_step(step, f"{number}/{len(steps) + 1} {step.title}", out / "stamps", console)
     console.rule(f"{len(steps) + 1}/{len(steps) + 1} Verify the bundle without torch", align="left")
     run_medfuse(("verify", str(out / "bundle")))
+    # Not a step: its file changes as studies are read, and what was read is kept.
+    run_medfuse(("worklist", "add", str(out / WORKLIST), str(out / "cohort")))
     print_places(out, console)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
     if not no_serve:
         console.rule("The page", align="left")
-        arguments = ("--port", str(port), "--examples", str(out / "cohort"))
+        studies = ("--examples", str(out / "cohort"), "--worklist", str(out / WORKLIST))
+        arguments = ("serve", str(out / "bundle"), "--port", str(port), *studies)
         sys.stdout.flush()
         # Become the server, so that Ctrl-C reaches it alone and it can clean up.
-        os.execv(sys.executable, [*MEDFUSE, "serve", str(out / "bundle"), *arguments])
+        os.execv(sys.executable, [*MEDFUSE, *arguments])
 
 
 def plan_steps(out: Path) -> tuple[Step, ...]:
@@ -183,6 +187,7 @@ def print_places(out: Path, console: Console) -> None:
         "plots": _short(out / "run" / "plots"),
         "checkpoint": _short(out / "run" / "checkpoint"),
         "bundle": bundle,
+        "worklist": _short(out / WORKLIST),
     }
     for name, place in places.items():
         console.print(f"{name:<12}{place}")
@@ -191,7 +196,7 @@ def print_places(out: Path, console: Console) -> None:
     found = ((option, sorted(study.glob(pattern))) for option, pattern in parts)
     given = " ".join(f"{option} {' '.join(map(str, paths))}" for option, paths in found if paths)
     console.print(f"\nmedfuse predict {bundle} {given}")
-    console.print(f"medfuse serve {bundle} --examples {cohort}")
+    console.print(f"medfuse serve {bundle} --examples {cohort} --worklist {places['worklist']}")
 
 
 def _short(path: Path) -> Path:

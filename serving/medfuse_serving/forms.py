@@ -1,6 +1,7 @@
 """A request's form in, a study and what is asked about it out; and the same for OpenAPI."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypedDict
 
 from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -9,10 +10,11 @@ from medfuse.attribution.settings import BASELINE_NAMES, METHODS, BaselineName, 
 from medfuse.config import Limits, Settings
 from medfuse.errors import InputError, LimitError, SettingsError
 from medfuse.types import Study
+from medfuse_serving.worklist.records import LABEL_CHARACTERS
 
 FIELDS = ("images", "note", "voice")
 
-_PARTS = {
+_PARTS: dict[str, object] = {
     "images": {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
@@ -26,7 +28,7 @@ _PARTS = {
     },
 }
 
-_CHOICES = {
+_CHOICES: Mapping[str, object] = {
     "target": {
         "type": "string",
         "description": "what to explain: a name of the answer's `logits`, such as "
@@ -65,11 +67,45 @@ class ExplainOptions(Settings):
 OPTIONS = tuple(ExplainOptions.model_fields)
 
 
+LABEL = "label"
+
+_LABEL = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LABEL_CHARACTERS,
+    "description": "what the study is called on the worklist, such as a pseudonym",
+}
+
+
+class FormLimits(TypedDict):
+    """How much of a form is taken up."""
+
+    max_files: int
+    max_fields: int
+    max_part_size: int
+
+
+def limit_form(limits: Limits) -> FormLimits:
+    """Bound a form by the limits of the study that it brings."""
+    return FormLimits(
+        max_files=limits.instances + 2, max_fields=16, max_part_size=limits.note_bytes
+    )
+
+
 def describe_form(*, explain: bool) -> dict[str, object]:
     """Describe the form of a prediction or of an explanation for OpenAPI."""
-    schema: dict[str, object] = {"type": "object", "properties": dict(_PARTS)}
-    if explain:
-        schema = {"type": "object", "properties": _PARTS | _CHOICES, "required": ["target"]}
+    return _describe(_CHOICES, ("target",)) if explain else _describe({}, ())
+
+
+def describe_study_form() -> dict[str, object]:
+    """Describe the form by which a study is put on the worklist for OpenAPI."""
+    return _describe({LABEL: _LABEL}, (LABEL,))
+
+
+def _describe(more: Mapping[str, object], required: tuple[str, ...]) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "object", "properties": _PARTS | dict(more)}
+    if required:
+        schema["required"] = list(required)
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
@@ -140,3 +176,17 @@ def read_options(form: FormData) -> ExplainOptions:
         first = error.errors(include_input=False)[0]
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(f"form field {field!r}: {first['msg']}") from error
+
+
+def read_label(form: FormData) -> str:
+    """Read what a study is to be called on the worklist.
+
+    Raises:
+        InputError: It is missing, a file, or comes twice.
+    """
+    given = form.getlist(LABEL)
+    if len(given) != 1:
+        raise InputError(f"form field {LABEL!r} is given {len(given)} times; expected it once")
+    if not isinstance(given[0], str):
+        raise InputError(f"form field {LABEL!r} is a file; expected text")
+    return given[0]

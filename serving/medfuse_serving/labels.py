@@ -20,13 +20,13 @@ class Label:
 
     Attributes:
         component: Whose.
-        text: On it or over it, a message.
+        text: On it or over it: a message, or what makes it.
         choices: To choose from, each with its value; None of what is no choice.
         placeholder: In an empty text box, a message.
     """
 
     component: "Block"
-    text: str
+    text: str | Callable[[Language], str]
     choices: Callable[[Language], Choices] | None = None
     placeholder: str = ""
 
@@ -35,7 +35,8 @@ class Label:
         import gradio as gr
 
         name = "value" if type(self.component) is gr.Button else "label"
-        said: dict[str, Any] = {name: language.text(self.text)}
+        text = self.text(language) if callable(self.text) else language.text(self.text)
+        said: dict[str, Any] = {name: text}
         if self.choices is not None:
             said["choices"] = self.choices(language)
         if self.placeholder:
@@ -52,7 +53,7 @@ class Labels:
     def put(
         self,
         component: Labelled,
-        text: str,
+        text: str | Callable[[Language], str],
         choices: Callable[[Language], Choices] | None = None,
         placeholder: str = "",
     ) -> Labelled:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,13 @@ from medfuse.dictation.record import Transcript
 from medfuse.errors import InputError, LimitError
 from medfuse.overlay import escape_text
 from medfuse.types import Study
-from medfuse_serving import explanation_panel, explanation_view, rendering
+from medfuse_serving import (
+    explanation_panel,
+    explanation_view,
+    reading,
+    reading_panel,
+    rendering,
+)
 from medfuse_serving.answer import Answer, to_answer
 from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.explainer import Explainer
@@ -40,10 +46,14 @@ from medfuse_serving.language import (
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import reader_of
 from medfuse_serving.report.gather import ReportOptions, make_record
+from medfuse_serving.report.record import Decision
 from medfuse_serving.report.render import make_report
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
+from medfuse_serving.worklist.panel import TAKE_WANTED, lay_worklist, list_html
+from medfuse_serving.worklist.records import ReadingStep, Status, StudyRow
+from medfuse_serving.worklist.store import Store
 
 if TYPE_CHECKING:
     import gradio
@@ -69,6 +79,9 @@ class Desk:
         frames: Its images' frames, for the viewer; None where there are none.
         problem: Why the images can't be shown.
         opened: Which example this is; None of any other study, and once it was changed.
+        row: The study of the worklist that was opened; None of any other.
+        since: When the study was opened; None where it was put together here.
+        reading: What the reader made of the study so far; None before that, and once it changed.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
         views: The explanations that were asked for, one of each target.
@@ -82,6 +95,9 @@ class Desk:
     frames: Frames | None = None
     problem: str = ""
     opened: int | None = None
+    row: StudyRow | None = None
+    since: datetime | None = None
+    reading: ReadingStep | None = None
     answer: Answer | None = None
     maps: Shelf | None = None
     views: tuple[View, ...] = ()
@@ -135,7 +151,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, answer=None, maps=None, views=(), report=None)
+    return replace(desk, opened=None, reading=None, answer=None, maps=None, views=(), report=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -223,7 +239,11 @@ def shelve_report(desk: Desk, predictor: Predictor, shelves: Shelves) -> Shelf:
         MedfuseError: It cannot be written.
     """
     assert desk.answer is not None
-    options = ReportOptions(language=desk.language.code)
+    options = ReportOptions(
+        language=desk.language.code,
+        study_id=None if desk.row is None else desk.row.label,
+        reading=reading.to_reading(desk.reading),
+    )
     pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
     return shelves.put(1, lambda _: pdf, "application/pdf")
 
@@ -250,7 +270,25 @@ def find_language_of(values: Sequence[object]) -> Language:
     return next((v.language for v in values if isinstance(v, Desk)), ENGLISH)
 
 
-def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles] = ()) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """How studies come to the page and are read there.
+
+    Attributes:
+        store: The worklist; None where there is none.
+        read_first: Whether an answer is computed only after the reader's own impression is kept.
+    """
+
+    store: Store | None = None
+    read_first: bool = False
+
+
+def mount_page(
+    app: FastAPI,
+    explainer: Explainer,
+    examples: Sequence[StudyFiles] = (),
+    practice: Practice | None = None,
+) -> FastAPI:
     """Put the page at the app's root; its other routes stay as they are."""
     # Read by Gradio as it is imported: no analytics, no look at its newest version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -270,11 +308,12 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
-        build_page(explainer, examples, shelves),
+        build_page(explainer, examples, shelves, practice),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         head='<script type="module" src="web/viewer.js"></script>'
-        '<script type="module" src="web/reader.js"></script>',
+        '<script type="module" src="web/reader.js"></script>'
+        '<script type="module" src="web/worklist.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -296,13 +335,19 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
 
 
 def build_page(
-    explainer: Explainer, examples: Sequence[StudyFiles], shelves: Shelves
+    explainer: Explainer,
+    examples: Sequence[StudyFiles],
+    shelves: Shelves,
+    practice: Practice | None = None,
 ) -> "gradio.Blocks":
     """Lay out the page and connect its parts."""
     import gradio as gr
 
+    practice = practice or Practice()
+    store = practice.store
     predictor = explainer.predictor
     settings = predictor.bundle.manifest.prepare
+    questions = reading.list_questions(predictor.bundle.manifest.tasks)
     page: gr.Blocks
     with gr.Blocks(
         title="medfuse", fill_width=True, analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)
@@ -321,6 +366,7 @@ def build_page(
                 scale=0,
                 min_width=160,
             )
+        worklist = lay_worklist(ENGLISH, store)
         with gr.Row(elem_classes="mf-columns"):
             with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
                 example = labels.put(
@@ -365,6 +411,10 @@ def build_page(
                     ask = labels.put(gr.Button(variant="primary"), message("Predict"))
             with gr.Column(scale=7, min_width=480):
                 answer = gr.HTML(show_answer(Desk()), elem_id="answer")
+                impression = reading_panel.lay_impression(
+                    questions, labels, read_first=practice.read_first
+                )
+                verdict = reading_panel.lay_verdict(labels)
                 with gr.Row(elem_id="report"):
                     write = labels.put(
                         gr.Button(scale=0, min_width=220), message("Make a PDF report")
@@ -392,7 +442,7 @@ def build_page(
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
             desk = _unanswered(desk)
-            return {
+            shown: Shown = {
                 desk_state: desk,
                 note: desk.note_text,
                 image_view: show_image(desk),
@@ -400,7 +450,10 @@ def build_page(
                 voice_view: show_voice(desk, settings),
                 answer: show_answer(desk),
                 report_place: "",
-            } | explanation_panel.clear(controls, maps)
+                worklist.place: list_html(desk.language, desk.row),
+            }
+            shown |= reading_panel.clear(impression, verdict)
+            return shown | explanation_panel.clear(controls, maps)
 
         def refuse_answer(problem: str, given: tuple[object, ...]) -> str:
             language = find_language_of(given)
@@ -412,14 +465,19 @@ def build_page(
             body = rendering.problem_html(language, problem)
             return rendering.card_html(language.text("Explanation"), body)
 
-        def refuse_report(problem: str, given: tuple[object, ...]) -> str:
+        def refuse(problem: str, given: tuple[object, ...]) -> str:
             return rendering.problem_html(find_language_of(given), problem)
+
+        def refuse_reading(problem: str, given: tuple[object, ...]) -> str:
+            return reading_panel.refusal_html(find_language_of(given), problem)
 
         tell = tell_in(answer, refuse_answer)
         tell_steps = tell_steps_in(controls.summary, refuse_explanation)
         desk_state = desk
         explained = [controls.summary, image_map, note_map, voice_map]
+        decided = [*verdict.given, verdict.place]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
+        views += [worklist.place, *impression.given, impression.place, *decided]
 
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
@@ -429,7 +487,19 @@ def build_page(
                 return {desk_state: desk}
             study = read_study(examples[index], settings.limits)
             opened = lay_out(desk.language, study, settings, shelves)
-            return show(opened) | {desk_state: replace(opened, opened=index)}
+            opened = replace(opened, opened=index, since=datetime.now(UTC))
+            return show(opened) | {desk_state: opened}
+
+        @tell
+        def open_listed(study_id: str, desk: Desk, reader: str) -> Shown:
+            assert store is not None
+            _, study = store.get(study_id)
+            if desk.row is not None and desk.row.id == study_id and desk.study == study:
+                return {desk_state: desk}  # as it was, with its answer
+            opened = lay_out(desk.language, study, settings, shelves)
+            row = store.open(study_id, reader)
+            opened = replace(opened, row=row, since=datetime.now(UTC))
+            return show(opened) | {desk_state: opened, example: None}
 
         @tell
         def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
@@ -470,23 +540,92 @@ def build_page(
             }
             return shown | explanation_panel.clear(controls, maps)
 
-        @tell
-        def predict(text: str, desk: Desk) -> Shown:
-            desk = edit_note(desk, text)
+        def keep(step: ReadingStep) -> ReadingStep:
+            """Keep a reading's step on the worklist's record, where there is one."""
+            if store is not None:
+                store.keep(step)
+            return step
+
+        def begin_reading(desk: Desk, reader: str) -> ReadingStep:
+            study_id = None if desk.row is None else desk.row.id
+            return desk.reading or reading.begin(study_id, reader, desk.since)
+
+        def answer_study(desk: Desk, reader: str) -> Shown:
+            """Answer what lies on the desk and show it."""
+            step = begin_reading(desk, reader)
             (prediction,) = predictor.predict([desk.study])
             answered = to_answer(prediction)
-            desk = replace(_unanswered(desk), answer=answered)
+            step = keep(reading.show_answer(step, desk.study, answered, reader, ()))
+            desk = replace(_unanswered(desk), reading=step, answer=answered)
             shown: Shown = {
                 desk_state: desk,
                 note_view: show_note(desk, settings),
                 answer: show_answer(desk),
                 report_place: "",
+                impression.place: "",
             }
             if (chosen := explanation_panel.choose_target(answered)) is not None:
                 shown[controls.target] = chosen
+            shown |= reading_panel.clear_verdict(verdict)
+            shown[verdict.place] = show_decision(desk)
             return shown | explanation_panel.clear(controls, maps)
 
-        @tell_in(report_place, refuse_report)
+        def show_decision(desk: Desk) -> str:
+            stored = store is not None
+            return reading_panel.decision_html(desk.language, desk.reading, stored=stored)
+
+        @tell
+        def predict(text: str, desk: Desk, reader: str) -> Shown:
+            desk = edit_note(desk, text)
+            if not practice.read_first:
+                return answer_study(replace(desk, reading=None), reader)
+            predictor.prepare([desk.study])  # what cannot be read needs no impression
+            desk = _unanswered(desk)
+            shown: Shown = {
+                desk_state: desk,
+                note_view: show_note(desk, settings),
+                answer: reading_panel.wait_html(desk.language),
+                report_place: "",
+                impression.place: "",
+            }
+            return shown | explanation_panel.clear(controls, maps)
+
+        @tell_in(impression.place, refuse_reading)
+        def keep_impression(text: str, desk: Desk, words: str, *said: object) -> Shown:
+            *given, reader = said
+            desk = edit_note(desk, text)
+            findings = reading_panel.read_findings(questions, given)
+            step = reading.give_impression(
+                begin_reading(desk, str(reader)), desk.study, findings, words, str(reader)
+            )
+            return answer_study(replace(desk, reading=keep(step)), str(reader))
+
+        def decide(decision: Decision) -> Callable[..., Shown]:
+            @tell_in(verdict.place, refuse_reading)
+            def take_decision(
+                text: str, desk: Desk, wording: str, reason: str, reader: str
+            ) -> Shown:
+                desk = edit_note(desk, text)
+                if desk.answer is None or desk.reading is None:
+                    raise InputError(reading.NO_ANSWER)
+                seen = [view.record for view in desk.views]
+                step = reading.decide(
+                    desk.reading, desk.answer, seen, decision, wording, reason, reader
+                )
+                row = desk.row
+                if row is not None:
+                    row = row.model_copy(update={"status": Status.READ, "reader": reader})
+                desk = replace(desk, reading=keep(step), row=row, report=None)
+                return {
+                    desk_state: desk,
+                    verdict.place: show_decision(desk),
+                    worklist.place: list_html(desk.language, desk.row),
+                    report_place: "",
+                }
+
+            return take_decision
+
+        @tell_in(report_place, refuse)
         def write_report(text: str, desk: Desk) -> Shown:
             desk = edit_note(desk, text)
             if desk.answer is None:
@@ -509,6 +648,9 @@ def build_page(
                 voice_view: show_voice(desk, settings),
                 answer: show_answer(desk),
                 report_place: "",
+                worklist.place: list_html(language, desk.row),
+                verdict.place: show_decision(desk),
+                impression.place: "",
             }
             if desk.maps is None:
                 shown |= explanation_panel.clear(controls, maps)
@@ -530,6 +672,8 @@ def build_page(
         ) -> Iterator[Shown]:
             changed = changes.since()
             desk = edit_note(desk, text)
+            if practice.read_first and desk.answer is None:
+                raise InputError("an explanation comes after the answer; press Predict first")
             language = desk.language
             steps = explanation_panel.explain(
                 language, explainer, desk.study, target, method, baseline, band, changed
@@ -558,6 +702,14 @@ def build_page(
                 return handle(*values)
 
             return handle_change
+
+        def naming(handle: Callable[..., Shown]) -> Callable[..., Shown]:
+            """Tell a handler, after all that it is given, who the reader is."""
+
+            def handle_named(request: gr.Request, *values: object) -> Shown:
+                return handle(*values, reader_of(request))
+
+            return handle_named
 
         def retype(desk: Desk) -> Shown:
             cleared: Shown = {answer: show_answer(Desk(desk.language)), report_place: ""}
@@ -605,11 +757,34 @@ def build_page(
         note.blur(
             retype_note, [note, desk], [desk, note_view, report_place, *explained], **unqueued
         )
+        answered = [desk, note_view, answer, report_place, controls.target, *explained]
+        answered += [impression.place, *decided]
         ask.click(
-            changing(predict),
+            naming(changing(predict)),
             [changes, note, desk],
-            [desk, note_view, answer, report_place, controls.target, *explained],
+            answered,
             concurrency_limit=2,
+            **quiet,
+        )
+        impression.keep.click(
+            naming(changing(keep_impression)),
+            [changes, note, desk, *impression.given],
+            answered,
+            concurrency_limit=2,
+            **quiet,
+        )
+        for decision, button in verdict.buttons.items():
+            button.click(
+                naming(decide(decision)),
+                [note, desk, *verdict.given],
+                [desk, verdict.place, worklist.place, report_place],
+                **quiet,
+            )
+        worklist.opening.click(
+            naming(changing(open_listed)),
+            [changes, worklist.opening, desk],
+            [*views, example],
+            js=TAKE_WANTED,
             **quiet,
         )
         write.click(

@@ -185,16 +185,17 @@ def answer_html(
     )
 
 
-def problem_html(language: Language, problem: str) -> str:
+def problem_html(language: Language, problem: str, lead: str = "") -> str:
     """Show why something can't be used.
 
     Args:
         language: The reader's.
         problem: An error's message, in English.
+        lead: What is said first, in the reader's language; that it cannot be used by default.
     """
-    lead = escape_text(language.text("Cannot be used."))
+    lead = lead or language.text("Cannot be used.")
     return (
-        f'<div class="mf-problem" role="alert"><b>{lead}</b> '
+        f'<div class="mf-problem" role="alert"><b>{escape_text(lead)}</b> '
         f"{foreign_html(language, problem)}</div>"
     )
 

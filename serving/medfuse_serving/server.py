@@ -16,8 +16,10 @@ from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.login.accounts import Accounts, read_accounts
 from medfuse_serving.login.door import Guard, mount_login
-from medfuse_serving.page import mount_page
+from medfuse_serving.page import Practice, mount_page
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.worklist.routes import mount_worklist
+from medfuse_serving.worklist.store import Store
 
 
 def build_app(
@@ -26,6 +28,7 @@ def build_app(
     upload_bytes: int,
     background: Path | None = None,
     accounts: Accounts | None = None,
+    practice: Practice | None = None,
 ) -> FastAPI:
     """Put the page and the HTTP door into one app.
 
@@ -36,7 +39,9 @@ def build_app(
     app = build_api(explainer, upload_bytes)
     if accounts is not None:
         mount_login(app, Guard(accounts))
-    return mount_page(app, explainer, examples)
+    if practice is not None and practice.store is not None:
+        mount_worklist(app, practice.store, predictor.bundle.manifest.prepare.limits)
+    return mount_page(app, explainer, examples, practice)
 
 
 def run_server(
@@ -50,6 +55,8 @@ def run_server(
     provider: str | None,
     strict: bool,
     accounts: Path | None,
+    worklist: str | None,
+    read_first: bool,
 ) -> None:
     """Serve a bundle until interrupted, after it has answered its golden study.
 
@@ -57,8 +64,10 @@ def run_server(
         BundleError: The bundle or this machine isn't fit to answer.
         InputError: The folder of the examples or of the background has no studies.
         SettingsError: The file of accounts cannot be read.
+        StoreError: The worklist cannot be opened.
     """
     readers = read_accounts(accounts) if accounts else None
+    practice = Practice(Store(worklist) if worklist else None, read_first)
     found = find_studies(examples) if examples else ()
     predictor = Predictor(bundle, provider, strict)
     predictor.check_golden()
@@ -69,7 +78,7 @@ def run_server(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(predictor, found, upload_bytes, background, readers)
+        app = build_app(predictor, found, upload_bytes, background, readers, practice)
         Console(highlight=False, soft_wrap=True).print(
             f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "
             f"(documentation at /docs); Ctrl-C stops it"

@@ -192,16 +192,30 @@ def _draw_reading(paper: Paper, language: Language, record: ReportRecord) -> Non
     if reading is None:
         return
     paper.heading(language.text("The reader's impression"))
-    paper.paragraph(reading.impression)
+    if reading.impression:
+        paper.paragraph(reading.impression)
+    said = [
+        (words.title(language, target.rpartition(".")[2]), language.name(value))
+        for target, value in reading.findings.items()
+    ]
+    if said:
+        paper.rows((), said, (1, 3), size=SMALL)
     decision = language.text(DECISIONS[reading.decision])
     rows = [(language.text("The model's answer was"), decision)]
+    if reading.wording:
+        rows.append((language.text("Final wording"), reading.wording))
     if reading.reason:
         rows.append((language.text("Reason"), reading.reason))
+    reader = reading.reader or language.text("nobody had logged in")
     rows += [
-        (language.text("Reader"), reading.reader),
+        (language.text("Reader"), reader),
         (language.text("Opened"), to_utc(reading.opened_at)),
-        (language.text("Signed"), to_utc(reading.signed_at)),
     ]
+    if reading.impression_at is not None:
+        rows.append((language.text("Impression kept"), to_utc(reading.impression_at)))
+    if reading.answered_at is not None:
+        rows.append((language.text("Answer shown"), to_utc(reading.answered_at)))
+    rows.append((language.text("Signed"), to_utc(reading.signed_at)))
     paper.rows((), rows, (1, 3), size=SMALL)
 
 

@@ -37,6 +37,7 @@ from medfuse_serving.answer import Answer, to_json
 from medfuse_serving.report.inputs import each_part, list_inputs
 from medfuse_serving.report.record import InputRecord, ReferralRecord
 from medfuse_serving.worklist.records import (
+    NextQuery,
     NextRow,
     PageQuery,
     Query,
@@ -201,19 +202,18 @@ class Store:
             found = connection.execute(list_statement(query)).mappings().all()
         return RowPage(total=total or 0, rows=tuple(map(_to_row, found)))
 
-    def find_next(self, query: Query, after: str | None) -> NextRow:
+    def find_next(self, query: NextQuery) -> NextRow:
         """Find the next study that waits: after another in the order, or else from its beginning.
 
-        Args:
-            query: The order, and what is filtered; of its status only studies that wait count.
-            after: The study that lies on the page, if any.
+        The query's status says which studies are counted for its place; only one that waits is
+        found.
         """
         waiting = query.model_copy(update={"status": Status.WAITING})
         first = _ordered(_chosen(waiting), query).limit(1)
         with self._read() as connection:
             found = None
-            if after is not None:
-                here = _first(connection, _by_id(after))
+            if query.after is not None:
+                here = _first(connection, _by_id(query.after))
                 if here is not None:
                     found = _first(connection, first.where(_beyond(query, here)))
             if found is None:

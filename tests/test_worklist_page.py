@@ -1,0 +1,585 @@
+"""The worklist and the reading on the page, in a real browser and by keyboard alone."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from medfuse.types import Prediction, Study
+from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.language import find_language
+from medfuse_serving.page import Practice, mount_page
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.report.verify import open_report
+from medfuse_serving.worklist.panel import WORDS, list_html
+from medfuse_serving.worklist.records import PageQuery, StudyRow
+from medfuse_serving.worklist.routes import mount_worklist
+from medfuse_serving.worklist.store import Store
+from medfuse_serving.worklist.tables import studies
+from tests.browser import open_browser, open_page
+from tests.hand_bundle import NOTE, make_study
+from tests.hand_network import MIXED, HandNetwork
+from tests.live import running
+from tests.test_accessibility import LOOKS, assert_accessible
+
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+
+SHOWN = re.compile(r"\d %")
+LIST = "mf-worklist"
+
+
+class CountingPredictor(Predictor):
+    """Counts the studies that it answers."""
+
+    asked = 0
+
+    def predict(self, studies: "list[Study]") -> list[Prediction]:  # type: ignore[override]
+        self.asked += len(studies)
+        return super().predict(studies)
+
+
+@pytest.fixture(scope="module")
+def predictor(hand_bundle: Path) -> CountingPredictor:
+    return CountingPredictor(hand_bundle)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@contextmanager
+def serving(predictor: Predictor, practice: Practice) -> Iterator[str]:
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    app = build_api(explainer)
+    if practice.store is not None:
+        mount_worklist(app, practice.store, predictor.bundle.manifest.prepare.limits)
+    with running(mount_page(app, explainer, (), practice)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def practice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Practice]:
+    """A worklist that is filled anew for each test."""
+    with Store(str(tmp_path_factory.mktemp("list") / "w.sqlite")) as store:
+        yield Practice(store)
+
+
+@pytest.fixture(scope="module")
+def url(predictor: Predictor, practice: Practice) -> Iterator[str]:
+    with serving(predictor, practice) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def first_url(predictor: Predictor, practice: Practice) -> Iterator[str]:
+    """The same, where the reader's impression comes first."""
+    with serving(predictor, replace(practice, read_first=True)) as url:
+        yield url
+
+
+@pytest.fixture
+def store(practice: Practice) -> Store:
+    """Three studies: a whole one, a note, and a note again."""
+    assert practice.store is not None
+    for row in list_rows(practice.store):
+        practice.store.remove(row.id)
+    practice.store.add("Alder", make_study())
+    practice.store.add("Birch", Study(note=b"FINDINGS: cough"))
+    practice.store.add("Cedar", Study(note=b"FINDINGS: fever"))
+    return practice.store
+
+
+def list_rows(store: Store) -> list[StudyRow]:
+    return list(store.list_rows(PageQuery(sort="label")).rows)
+
+
+def statuses(store: Store) -> list[str]:
+    return [row.status for row in list_rows(store)]
+
+
+@pytest.fixture
+def page(browser: Browser, url: str, store: Store) -> Iterator[Page]:
+    with open_page(browser, url) as page:
+        expect(page.locator(f"{LIST} .mf-count")).to_have_text("3 studies")
+        yield page
+
+
+@pytest.fixture
+def first_page(browser: Browser, first_url: str, store: Store) -> Iterator[Page]:
+    with open_page(browser, first_url) as page:
+        expect(page.locator(f"{LIST} .mf-count")).to_have_text("3 studies")
+        yield page
+
+
+def said(page: Page) -> str:
+    return page.locator(f"{LIST} [role=status]").inner_text()
+
+
+def focused(page: Page) -> str:
+    """What has the focus, in the worklist's shadow tree as well: its role, or its tag."""
+    return str(
+        page.evaluate(
+            """() => {
+                let at = document.activeElement;
+                while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+                return at.getAttribute("role") ?? at.type ?? at.localName;
+            }"""
+        )
+    )
+
+
+def tab_to(page: Page, what: str) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if focused(page) == what:
+            return
+    raise AssertionError(f"Tab never reaches {what}")
+
+
+def labels(page: Page) -> list[str]:
+    return page.locator(f"{LIST} .mf-row > :first-child").all_inner_texts()
+
+
+def predict(page: Page) -> None:
+    page.get_by_role("button", name="Predict").click()
+
+
+# The worklist -------------------------------------------------------------------------------------
+
+
+def test_studies_are_found_and_opened_by_keyboard_alone(page: Page, store: Store) -> None:
+    tab_to(page, "grid")
+    assert said(page) == "Study 1 of 3: Alder, waiting"
+    grid = page.locator(f"{LIST} [role=grid]")
+    assert grid.get_attribute("aria-rowcount") == "4"  # with its head
+    page.keyboard.press("End")
+    assert said(page) == "Study 3 of 3: Cedar, waiting"
+    active = page.locator(f"{LIST} #{grid.get_attribute('aria-activedescendant')}")
+    assert active.get_attribute("aria-rowindex") == "4"
+    page.keyboard.press("ArrowUp")
+    assert said(page) == "Study 2 of 3: Birch, waiting"
+    page.keyboard.press("Enter")
+    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("opened")
+    assert statuses(store) == ["waiting", "opened", "waiting"]
+    assert focused(page) == "grid"
+    page.keyboard.press("/")
+    assert focused(page) == "search"
+    page.keyboard.type("eDa")
+    expect(page.locator(f"{LIST} .mf-count")).to_have_text("1 studies")
+    expect(page.locator(f"{LIST} [role=status]")).to_have_text("1 studies")
+    page.keyboard.press("Enter")
+    assert focused(page) == "grid"
+    assert said(page) == "Study 1 of 1: Cedar, waiting"
+    page.keyboard.press("Enter")
+    expect(page.locator("#note")).to_contain_text("fever")
+
+
+def test_the_next_waiting_study_is_opened_from_anywhere(page: Page, store: Store) -> None:
+    page.get_by_label("Note", exact=True).focus()
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#note")).to_contain_text("cough")
+    # An answer never stays beside a study that it is not of.
+    expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+    assert said(page).startswith("Study 2 of 3: Birch")
+    page.locator(f"{LIST} .mf-next").click()
+    expect(page.locator("#note")).to_contain_text("fever")
+    page.keyboard.press("Alt+n")
+    expect(page.locator(f"{LIST} [role=status]")).to_have_text("No study is waiting.")
+    expect(page.locator("#note")).to_contain_text("fever")
+    assert statuses(store) == ["opened", "opened", "opened"]
+
+
+def test_rows_are_sorted_and_filtered(page: Page, store: Store) -> None:
+    store.open(list_rows(store)[1].id, "Reader 7")
+    page.get_by_role("button", name="Label", exact=True).click()
+    expect(page.get_by_role("columnheader", name="Label")).to_have_attribute(
+        "aria-sort", "ascending"
+    )
+    page.get_by_role("button", name="Label", exact=True).click()
+    expect(page.get_by_role("columnheader", name="Label")).to_have_attribute(
+        "aria-sort", "descending"
+    )
+    expect(page.locator(f"{LIST} .mf-row > :first-child")).to_have_text(["Cedar", "Birch", "Alder"])
+    page.get_by_label("Given").select_option("image")
+    expect(page.locator(f"{LIST} .mf-row > :first-child")).to_have_text(["Alder"])
+    page.get_by_label("Given").select_option("any")
+    page.get_by_label("Status").select_option("opened")
+    expect(page.locator(f"{LIST} .mf-row")).to_have_count(1)
+    assert "Reader 7" in page.locator(f"{LIST} .mf-row").inner_text()
+    page.get_by_label("Status").select_option("read")
+    expect(page.locator(f"{LIST} .mf-count")).to_have_text("No study.")
+
+
+def test_a_study_that_is_open_stays_with_its_answer_and_a_changed_one_is_opened_anew(
+    page: Page,
+) -> None:
+    row = page.locator(f"{LIST} .mf-row", has_text="Birch")
+    row.click()
+    expect(page.locator("#note")).to_contain_text("cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    row.click()
+    page.wait_for_timeout(700)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+    row.click()
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: cough")
+
+
+def test_ten_thousand_rows_are_a_few_in_the_page(
+    page: Page, store: Store, predictor: Predictor
+) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "id": f"{number:032x}",
+            "label": f"S{number:05d}",
+            "label_key": f"s{number:05d}",
+            "arrived": now,
+            "modalities": 2,
+            "status": "waiting",
+            "reader": "",
+            "changed": now,
+            "digest": "",
+        }
+        for number in range(4, 10_001)
+    ]
+    with store._writing.begin() as connection:
+        connection.execute(studies.insert(), rows)
+    try:
+        page.reload()
+        expect(page.locator(f"{LIST} .mf-count")).to_have_text("10,000 studies")
+        tab_to(page, "grid")
+        page.keyboard.press("End")
+        expect(page.locator(f"{LIST} [role=status]")).to_contain_text("Study 1 of 10,000")
+        last = page.locator(f"{LIST} .mf-row", has_text="S10000")
+        expect(last).to_have_attribute("aria-rowindex", "10001")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("ArrowDown")
+        assert said(page) == "Study 10,000 of 10,000: S10000, waiting"
+        assert page.locator(f"{LIST} [role=row]").count() < 100
+        # As quickly as keys are pressed, and never a row that is empty for good.
+        for _ in range(40):
+            page.keyboard.press("PageUp")
+            assert page.locator(f"{LIST} [role=row]").count() < 100
+        expect(page.locator(f"{LIST} .mf-row", has_text="\N{HORIZONTAL ELLIPSIS}")).to_have_count(0)
+    finally:
+        with store._writing.begin() as connection:
+            connection.execute(studies.delete())
+
+
+def test_what_arrives_is_seen_without_the_page_being_loaded_anew(page: Page, store: Store) -> None:
+    store.add("Dogwood", Study(note=NOTE))
+    page.get_by_role("button", name="Label", exact=True).click()
+    expect(page.locator(f"{LIST} .mf-row > :first-child")).to_have_text(
+        ["Alder", "Birch", "Cedar", "Dogwood"]
+    )
+
+
+def test_a_study_that_was_removed_meanwhile_is_told(page: Page, store: Store) -> None:
+    store.remove(list_rows(store)[1].id)
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    expect(page.locator("#answer .mf-problem")).to_contain_text("no such study on the worklist")
+
+
+def test_no_page_has_the_address_of_another_s_study(browser: Browser, url: str, page: Page) -> None:
+    with open_page(browser, url) as other:
+        for one in (page, other):
+            one.locator(f"{LIST} .mf-row", has_text="Alder").click()
+            expect(one.locator("#image .mf-what")).to_contain_text("pixels")
+        here, there = (
+            str(one.locator("mf-viewer").get_attribute("data-shelf")) for one in (page, other)
+        )
+        assert here != there
+        assert there not in page.content()
+        page.keyboard.press("Alt+n")
+        expect(page.locator("#image")).to_contain_text("No image")
+        assert httpx.get(f"{url}/shelves/{here}/0").status_code == 404
+        assert httpx.get(f"{url}/shelves/{there}/0").status_code == 200
+
+
+def test_a_label_is_text_and_nothing_else(browser: Browser, url: str, store: Store) -> None:
+    label = "<img src=x onerror=alert(1)>${1}"
+    store.add(label, Study(note=NOTE))
+    with open_page(browser, url) as page:
+        expect(page.locator(f"{LIST} .mf-row > :first-child").last).to_have_text(label)
+        assert page.locator(f"{LIST} img").count() == 0
+
+
+def test_the_worklist_turns_to_the_reader_s_language(page: Page) -> None:
+    page.get_by_label("Language").click()
+    page.get_by_role("option", name="简体中文").click()
+    expect(page.locator(f"{LIST} .mf-count")).to_have_text("3 项检查")
+    expect(page.locator(f"{LIST} h2")).to_have_text("工作列表")
+    expect(page.get_by_role("button", name="接受")).to_have_count(0)  # there is no answer
+    page.keyboard.press("Alt+n")
+    expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*待读"))
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_every_word_of_the_element_is_given_with_its_values_open(code: str) -> None:
+    shown = list_html(find_language(code), None)
+    for name in WORDS:
+        assert f"&quot;{name}&quot;" in shown
+    assert "&#123;number&#125;" in shown
+
+
+# Readings -----------------------------------------------------------------------------------------
+
+
+def decide(page: Page, how: str, wording: str = "", reason: str = "") -> None:
+    page.get_by_label("Final wording").fill(wording)
+    page.get_by_label("Reason").fill(reason)
+    page.get_by_role("button", name=how, exact=True).click()
+
+
+@pytest.mark.parametrize(
+    ("how", "wording", "reason", "kept"),
+    [
+        ("Accept", "", "", "accepted."),
+        ("Edit", "Bright on the left.", "The right is dark.", "accepted with changes"),
+        ("Override", "", "Motion.", "overridden"),
+    ],
+)
+def test_a_decision_is_kept_and_stands_in_the_report(
+    page: Page, store: Store, how: str, wording: str, reason: str, kept: str
+) -> None:
+    before = len(list(store.list_readings()))
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    if reason:
+        decide(page, how, wording)
+        expect(page.locator("#decision-place [role=alert]")).to_contain_text("needs a reason")
+        assert statuses(store)[0] == "opened"
+    decide(page, how, wording, reason)
+    expect(page.locator("#decision-place [role=status]")).to_contain_text(kept)
+    expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
+    assert statuses(store) == ["read", "waiting", "waiting"]
+    shown, decided = list(store.list_readings())[before:]
+    assert shown.reading == decided.reading
+    assert (shown.decided_at, decided.label) == (None, "Alder")
+    assert (decided.decision, decided.wording, decided.reason) == (how.lower(), wording, reason)
+    assert decided.answer is not None
+    assert decided.answer.tasks[0].probabilities
+
+    page.get_by_role("button", name="Make a PDF report").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the report").click()
+    record = open_report(Path(download.value.path())).record
+    assert record.study_id == "Alder"
+    assert record.reading is not None
+    assert (record.reading.decision, record.reading.wording) == (how.lower(), wording)
+    assert record.reading.answered_at == shown.answered_at
+    # What was decided on one answer does not stay beside another.
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#note")).to_contain_text("cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    expect(page.locator("#decision-place")).not_to_contain_text("Kept")
+    expect(page.get_by_label("Reason")).to_have_value("")
+
+
+def test_no_score_reaches_the_page_before_the_impression_is_kept(
+    first_page: Page, store: Store, predictor: CountingPredictor
+) -> None:
+    page = first_page
+    answer = to_answer(predictor.predict([make_study()])[0])
+    numbers = [*answer.tasks[0].probabilities.values(), answer.tasks[1].value]
+    secrets = [repr(number)[:8] for number in numbers]
+    secrets += [format_probability(p) for p in answer.tasks[0].probabilities.values()]
+    # Every message of the page's event stream, as it comes.
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const parse = JSON.parse;
+            JSON.parse = (text, ...rest) => {
+                window.told.push(String(text));
+                return parse(text, ...rest);
+            };
+        }"""
+    )
+    asked = predictor.asked
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    expect(page.get_by_label("Your impression in words")).to_be_hidden()
+    predict(page)
+    expect(page.locator("#answer [role=status]")).to_contain_text("Read first")
+    expect(page.get_by_role("button", name="Explain this answer")).to_be_hidden()
+    expect(page.get_by_role("button", name="Accept")).to_be_hidden()
+    keep = page.get_by_role("button", name="Keep my impression")
+    keep.click()
+    expect(page.locator("#impression-place [role=alert]")).to_contain_text("says nothing")
+    told = "\n".join(page.evaluate("window.told"))
+    assert "Read first" in told  # the stream is seen
+    everything = told + page.content() + page.locator("body").inner_text()
+    assert [secret for secret in secrets if secret in everything] == []
+    assert predictor.asked == asked
+
+    page.get_by_role("group", name="Brightness").get_by_label("absent").check()
+    page.get_by_label("Loudness (dB)").fill("12.5")
+    page.get_by_label("Your impression in words").fill("Dark, and loud.")
+    keep.click()
+    for probability in answer.tasks[0].probabilities.values():
+        expect(page.locator("#answer")).to_contain_text(format_probability(probability))
+    assert predictor.asked == asked + 1
+    told = "\n".join(page.evaluate("window.told"))
+    assert all(format_probability(p) in told for p in answer.tasks[0].probabilities.values())
+    impression, shown = list(store.list_readings())[-2:]
+    assert impression.findings == {"findings.brightness": "absent", "loudness": "12.5"}
+    assert (impression.impression, impression.answer) == ("Dark, and loud.", None)
+    assert impression.impression_at is not None
+    assert shown.answered_at is not None
+    assert impression.impression_at < shown.answered_at
+    # The next study begins with an empty form.
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#note")).to_contain_text("cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Read first")
+    expect(page.get_by_label("Your impression in words")).to_have_value("")
+    expect(page.get_by_role("group", name="Brightness").get_by_label("absent")).not_to_be_checked()
+
+
+def test_a_changed_study_asks_for_another_impression(first_page: Page, store: Store) -> None:
+    page = first_page
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    page.get_by_label("Your impression in words").fill("A cough.")
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    page.get_by_label("Note", exact=True).press_sequentially(" and fever")
+    expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Read first")
+    expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+    # A study that is on no worklist is kept by its inputs.
+    last = list(store.list_readings())[-1]
+    assert last.study is None
+    assert [part.modality for part in last.inputs] == ["note"]
+
+
+def test_a_study_that_cannot_be_read_needs_no_impression(first_page: Page) -> None:
+    predict(first_page)
+    expect(first_page.locator("#answer .mf-problem")).to_contain_text("no image, no note")
+    expect(first_page.get_by_label("Your impression in words")).to_be_hidden()
+
+
+@pytest.fixture(scope="module")
+def bare_url(predictor: Predictor) -> Iterator[str]:
+    """Without a worklist."""
+    with serving(predictor, Practice()) as url:
+        yield url
+
+
+def test_without_a_worklist_a_reading_stays_here_and_the_page_says_so(
+    browser: Browser, bare_url: str
+) -> None:
+    with open_page(browser, bare_url) as page:
+        page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+        predict(page)
+        expect(page.locator("#decision-place")).to_contain_text("There is no worklist")
+        assert page.locator(LIST).count() == 0
+        decide(page, "Override", reason="Motion.")
+        expect(page.locator("#decision-place")).to_contain_text("overridden")
+        expect(page.locator("#decision-place")).to_contain_text("There is no worklist")
+
+
+# For everyone -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_no_screen_of_a_reading_breaks_a_rule_of_wcag(
+    look: str, browser: Browser, first_url: str, store: Store
+) -> None:
+    dark = "?__theme=dark" if look == "dark" else "?__theme=light"
+    with open_page(browser, f"{first_url}/{dark}") as page:
+        if look == "high contrast":
+            page.emulate_media(forced_colors="active")
+        expect(page.locator(f"{LIST} .mf-count")).to_have_text("3 studies")
+        assert_accessible(page, "a worklist")
+        page.keyboard.press("Alt+n")
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        predict(page)
+        expect(page.locator("#answer")).to_contain_text("Read first")
+        page.get_by_role("button", name="Keep my impression").click()
+        expect(page.locator("#impression-place")).to_contain_text("says nothing")
+        assert_accessible(page, "an impression")
+        page.get_by_label("Your impression in words").fill("Dark.")
+        page.get_by_role("button", name="Keep my impression").click()
+        expect(page.locator("#answer")).to_contain_text(SHOWN)
+        page.get_by_role("button", name="Edit", exact=True).click()
+        expect(page.locator("#decision-place")).to_contain_text("needs a reason")
+        assert_accessible(page, "a decision that is refused")
+        decide(page, "Accept")
+        expect(page.locator("#decision-place")).to_contain_text("Kept")
+        assert_accessible(page, "a decision")
+
+
+def test_axe_sees_what_is_wrong_in_the_worklist_too(page: Page) -> None:
+    page.locator(f"{LIST} .mf-tools select").first.evaluate("s => s.parentElement.replaceWith(s)")
+    with pytest.raises(AssertionError, match="select-name"):
+        assert_accessible(page, "a list without a name")
+
+
+def test_a_reading_is_done_by_keyboard_alone(first_page: Page, store: Store) -> None:
+    page = first_page
+    tab_to(page, "grid")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("#note")).to_contain_text("cough")
+
+    def press(name: str) -> None:
+        button = page.get_by_role("button", name=name)
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if button.evaluate("button => button === document.activeElement"):
+                page.keyboard.press("Enter")
+                return
+        raise AssertionError(f"Tab never reaches {name}")
+
+    press("Predict")
+    expect(page.locator("#answer")).to_contain_text("Read first")
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if focused(page) == "radio":
+            break
+    page.keyboard.press("ArrowRight")  # from "present" to "absent"
+    press("Keep my impression")
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    press("Accept")
+    expect(page.locator("#decision-place")).to_contain_text("accepted")
+    assert statuses(store) == ["waiting", "read", "waiting"]
+    assert list(store.list_readings())[-1].findings == {"findings.brightness": "absent"}
+
+
+def test_twice_the_zoom_needs_no_scrolling_sideways(first_page: Page) -> None:
+    page = first_page
+    page.set_viewport_size({"width": 640, "height": 512})  # 1280 x 1024 at 200 %
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) <= 0
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    page.get_by_label("Your impression in words").fill("Dark.")
+    assert page.evaluate(wide) <= 0
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    assert page.evaluate(wide) <= 0
