@@ -68,11 +68,26 @@ def test_every_finding_class_level_and_value_is_asked_for() -> None:
 
 def test_what_is_left_open_is_not_said() -> None:
     questions = reading.list_questions(TASKS)
-    assert read_findings(questions, [None, "absent", 0.0]) == {
-        "findings.wordiness": "absent",
-        "loudness": "0",
-    }
-    assert read_findings(questions, [None, "", None]) == {}
+    said = '{"findings.brightness": "", "findings.wordiness": "absent", "loudness": "-1.5"}'
+    assert read_findings(questions, said) == {"findings.wordiness": "absent", "loudness": "-1.5"}
+    assert read_findings(questions, "{}") == {}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "[]",
+        '{"findings.brightness": 1}',
+        '{"findings.brightness": "bright"}',
+        '{"findings.nodule": "absent"}',
+        '{"loudness": "loud"}',
+        '{"loudness": "inf"}',
+    ],
+)
+def test_what_is_not_asked_cannot_be_said(said: str) -> None:
+    with pytest.raises(InputError, match="not asked"):
+        read_findings(reading.list_questions(TASKS), said)
 
 
 def test_an_impression_comes_with_the_inputs_it_is_of_and_before_the_answer(

@@ -1,7 +1,8 @@
 """The worklist and the reading on the page, in a real browser and by keyboard alone."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,17 +16,19 @@ from medfuse.types import Prediction, Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.language import find_language
-from medfuse_serving.page import Practice, mount_page
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import ENGLISH, find_language
+from medfuse_serving.page import Practice, build_page, lay_out, mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.verify import open_report
+from medfuse_serving.shelves import Shelves
 from medfuse_serving.worklist.panel import WORDS, list_html
-from medfuse_serving.worklist.records import PageQuery, StudyRow
+from medfuse_serving.worklist.records import PageQuery, Status, StudyRow
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from medfuse_serving.worklist.tables import studies
 from tests.browser import open_browser, open_page
-from tests.hand_bundle import NOTE, make_study
+from tests.hand_bundle import NOTE, SETTINGS, make_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 from tests.test_accessibility import LOOKS, assert_accessible
@@ -37,12 +40,14 @@ LIST = "mf-worklist"
 
 
 class CountingPredictor(Predictor):
-    """Counts the studies that it answers."""
+    """Counts the studies that it answers, and may be slow."""
 
     asked = 0
+    delay_s = 0.0
 
-    def predict(self, studies: "list[Study]") -> list[Prediction]:  # type: ignore[override]
+    def predict(self, studies: Sequence[Study]) -> list[Prediction]:
         self.asked += len(studies)
+        time.sleep(self.delay_s)
         return super().predict(studies)
 
 
@@ -94,7 +99,7 @@ def store(practice: Practice) -> Store:
     for row in list_rows(practice.store):
         practice.store.remove(row.id)
     practice.store.add("Alder", make_study())
-    practice.store.add("Birch", Study(note=b"FINDINGS: cough"))
+    practice.store.add("Birch", Study(note=b"FINDINGS: hoarse"))
     practice.store.add("Cedar", Study(note=b"FINDINGS: fever"))
     return practice.store
 
@@ -169,7 +174,7 @@ def test_studies_are_found_and_opened_by_keyboard_alone(page: Page, store: Store
     page.keyboard.press("ArrowUp")
     assert said(page) == "Study 2 of 3: Birch, waiting"
     page.keyboard.press("Enter")
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
     expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("opened")
     assert statuses(store) == ["waiting", "opened", "waiting"]
     assert focused(page) == "grid"
@@ -192,7 +197,7 @@ def test_the_next_waiting_study_is_opened_from_anywhere(page: Page, store: Store
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     page.keyboard.press("Alt+n")
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
     # An answer never stays beside a study that it is not of.
     expect(page.locator("#answer")).not_to_contain_text(SHOWN)
     assert said(page).startswith("Study 2 of 3: Birch")
@@ -202,6 +207,26 @@ def test_the_next_waiting_study_is_opened_from_anywhere(page: Page, store: Store
     expect(page.locator(f"{LIST} [role=status]")).to_have_text("No study is waiting.")
     expect(page.locator("#note")).to_contain_text("fever")
     assert statuses(store) == ["opened", "opened", "opened"]
+
+
+def test_an_answer_that_comes_too_late_is_not_shown_beside_the_next_study(
+    page: Page, store: Store, predictor: CountingPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(list(store.list_readings()))
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    monkeypatch.setattr(predictor, "delay_s", 1.5)
+    asked = predictor.asked
+    predict(page)
+    while predictor.asked == asked:
+        page.wait_for_timeout(50)
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    page.wait_for_timeout(2500)
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    expect(page.locator("#image")).to_contain_text("No image")
+    expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+    assert len(list(store.list_readings())) == before  # it was not shown
 
 
 def test_rows_are_sorted_and_filtered(page: Page, store: Store) -> None:
@@ -230,7 +255,7 @@ def test_a_study_that_is_open_stays_with_its_answer_and_a_changed_one_is_opened_
 ) -> None:
     row = page.locator(f"{LIST} .mf-row", has_text="Birch")
     row.click()
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     row.click()
@@ -239,7 +264,7 @@ def test_a_study_that_is_open_stays_with_its_answer_and_a_changed_one_is_opened_
     page.get_by_label("Note", exact=True).press_sequentially(" and more")
     expect(page.locator("#answer")).not_to_contain_text(SHOWN)
     row.click()
-    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: cough")
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: hoarse")
 
 
 def test_ten_thousand_rows_are_a_few_in_the_page(
@@ -253,7 +278,7 @@ def test_ten_thousand_rows_are_a_few_in_the_page(
             "label_key": f"s{number:05d}",
             "arrived": now,
             "modalities": 2,
-            "status": "waiting",
+            "status": Status.WAITING,
             "reader": "",
             "changed": now,
             "digest": "",
@@ -391,7 +416,7 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     assert record.reading.answered_at == shown.answered_at
     # What was decided on one answer does not stay beside another.
     page.keyboard.press("Alt+n")
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
@@ -451,7 +476,7 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     assert impression.impression_at < shown.answered_at
     # The next study begins with an empty form.
     page.keyboard.press("Alt+n")
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
     predict(page)
     expect(page.locator("#answer")).to_contain_text("Read first")
     expect(page.get_by_label("Your impression in words")).to_have_value("")
@@ -480,6 +505,20 @@ def test_a_study_that_cannot_be_read_needs_no_impression(first_page: Page) -> No
     predict(first_page)
     expect(first_page.locator("#answer .mf-problem")).to_contain_text("no image, no note")
     expect(first_page.get_by_label("Your impression in words")).to_be_hidden()
+
+
+def test_nothing_is_explained_before_the_answer(predictor: Predictor) -> None:
+    # The button is not seen then; this is what somebody would be told who presses it all the same.
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    target = explainer.targets[0]
+    for read_first in (False, True):
+        page = build_page(explainer, (), Shelves(), Practice(read_first=read_first))
+        (explain,) = (each.fn for each in page.fns.values() if each.name == "explain" and each.fn)
+        desk = lay_out(ENGLISH, Study(note=NOTE), SETTINGS, Shelves())
+        steps = explain(NOTE.decode(), desk, Changes(), target, "gradients", None, False)
+        told = "".join(str(value) for step in steps for value in step.values())
+        assert ("comes after the answer" in told) is read_first
+        assert ("Shares" in told) is not read_first
 
 
 @pytest.fixture(scope="module")
@@ -544,7 +583,7 @@ def test_a_reading_is_done_by_keyboard_alone(first_page: Page, store: Store) -> 
     tab_to(page, "grid")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    expect(page.locator("#note")).to_contain_text("cough")
+    expect(page.locator("#note")).to_contain_text("hoarse")
 
     def press(name: str) -> None:
         button = page.get_by_role("button", name=name)
@@ -561,7 +600,7 @@ def test_a_reading_is_done_by_keyboard_alone(first_page: Page, store: Store) -> 
         page.keyboard.press("Tab")
         if focused(page) == "radio":
             break
-    page.keyboard.press("ArrowRight")  # from "present" to "absent"
+    page.keyboard.press("ArrowRight")  # from "present", which is not chosen yet, to "absent"
     press("Keep my impression")
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     press("Accept")

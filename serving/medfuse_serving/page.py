@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,7 @@ class Desk:
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
         reading: What the reader made of the study so far; None before that, and once it changed.
+        form: Of the impression: another for each study, so that none is said of the next.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
         views: The explanations that were asked for, one of each target.
@@ -98,6 +100,7 @@ class Desk:
     row: StudyRow | None = None
     since: datetime | None = None
     reading: ReadingStep | None = None
+    form: str = ""
     answer: Answer | None = None
     maps: Shelf | None = None
     views: tuple[View, ...] = ()
@@ -313,7 +316,8 @@ def mount_page(
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         head='<script type="module" src="web/viewer.js"></script>'
         '<script type="module" src="web/reader.js"></script>'
-        '<script type="module" src="web/worklist.js"></script>',
+        '<script type="module" src="web/worklist.js"></script>'
+        '<script type="module" src="web/impression.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -439,9 +443,15 @@ def build_page(
                             voice_map = gr.HTML("", elem_id="voice-map")
                 maps = Maps(image_map, note_map, voice_map)
 
-        def show(desk: Desk) -> Shown:
+        def show_questions(desk: Desk) -> str:
+            """Ask for the impression, where it comes first."""
+            if not practice.read_first:
+                return ""
+            return reading_panel.questions_html(desk.language, questions, desk.form)
+
+        def show(desk: Desk, opened: int | None = None) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
-            desk = _unanswered(desk)
+            desk = replace(_unanswered(desk), opened=opened, form=secrets.token_hex(8))
             shown: Shown = {
                 desk_state: desk,
                 note: desk.note_text,
@@ -452,6 +462,7 @@ def build_page(
                 report_place: "",
                 worklist.place: list_html(desk.language, desk.row),
             }
+            shown[impression.questions] = show_questions(desk)
             shown |= reading_panel.clear(impression, verdict)
             return shown | explanation_panel.clear(controls, maps)
 
@@ -477,7 +488,7 @@ def build_page(
         explained = [controls.summary, image_map, note_map, voice_map]
         decided = [*verdict.given, verdict.place]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
-        views += [worklist.place, *impression.given, impression.place, *decided]
+        views += [worklist.place, *impression.shown, *decided]
 
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
@@ -487,8 +498,7 @@ def build_page(
                 return {desk_state: desk}
             study = read_study(examples[index], settings.limits)
             opened = lay_out(desk.language, study, settings, shelves)
-            opened = replace(opened, opened=index, since=datetime.now(UTC))
-            return show(opened) | {desk_state: opened}
+            return show(replace(opened, since=datetime.now(UTC)), index)
 
         @tell
         def open_listed(study_id: str, desk: Desk, reader: str) -> Shown:
@@ -498,8 +508,7 @@ def build_page(
                 return {desk_state: desk}  # as it was, with its answer
             opened = lay_out(desk.language, study, settings, shelves)
             row = store.open(study_id, reader)
-            opened = replace(opened, row=row, since=datetime.now(UTC))
-            return show(opened) | {desk_state: opened, example: None}
+            return show(replace(opened, row=row, since=datetime.now(UTC))) | {example: None}
 
         @tell
         def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
@@ -550,10 +559,12 @@ def build_page(
             study_id = None if desk.row is None else desk.row.id
             return desk.reading or reading.begin(study_id, reader, desk.since)
 
-        def answer_study(desk: Desk, reader: str) -> Shown:
-            """Answer what lies on the desk and show it."""
+        def answer_study(changed: Callable[[], bool], desk: Desk, reader: str) -> Shown:
+            """Answer what lies on the desk and show it, unless something else lies there by now."""
             step = begin_reading(desk, reader)
             (prediction,) = predictor.predict([desk.study])
+            if changed():
+                return {answer: gr.skip()}
             answered = to_answer(prediction)
             step = keep(reading.show_answer(step, desk.study, answered, reader, ()))
             desk = replace(_unanswered(desk), reading=step, answer=answered)
@@ -575,10 +586,10 @@ def build_page(
             return reading_panel.decision_html(desk.language, desk.reading, stored=stored)
 
         @tell
-        def predict(text: str, desk: Desk, reader: str) -> Shown:
+        def predict(changed: Callable[[], bool], text: str, desk: Desk, reader: str) -> Shown:
             desk = edit_note(desk, text)
             if not practice.read_first:
-                return answer_study(replace(desk, reading=None), reader)
+                return answer_study(changed, replace(desk, reading=None), reader)
             predictor.prepare([desk.study])  # what cannot be read needs no impression
             desk = _unanswered(desk)
             shown: Shown = {
@@ -591,14 +602,14 @@ def build_page(
             return shown | explanation_panel.clear(controls, maps)
 
         @tell_in(impression.place, refuse_reading)
-        def keep_impression(text: str, desk: Desk, words: str, *said: object) -> Shown:
-            *given, reader = said
+        def keep_impression(
+            changed: Callable[[], bool], said: str, text: str, desk: Desk, words: str, reader: str
+        ) -> Shown:
             desk = edit_note(desk, text)
-            findings = reading_panel.read_findings(questions, given)
-            step = reading.give_impression(
-                begin_reading(desk, str(reader)), desk.study, findings, words, str(reader)
-            )
-            return answer_study(replace(desk, reading=keep(step)), str(reader))
+            findings = reading_panel.read_findings(questions, said)
+            step = begin_reading(desk, reader)
+            step = reading.give_impression(step, desk.study, findings, words, reader)
+            return answer_study(changed, replace(desk, reading=keep(step)), reader)
 
         def decide(decision: Decision) -> Callable[..., Shown]:
             @tell_in(verdict.place, refuse_reading)
@@ -650,6 +661,7 @@ def build_page(
                 report_place: "",
                 worklist.place: list_html(language, desk.row),
                 verdict.place: show_decision(desk),
+                impression.questions: show_questions(desk),
                 impression.place: "",
             }
             if desk.maps is None:
@@ -702,6 +714,15 @@ def build_page(
                 return handle(*values)
 
             return handle_change
+
+        def answering(handle: Callable[..., Shown]) -> Callable[..., Shown]:
+            """The same, and tell the handler whether the study has changed since."""
+
+            def handle_answer(changes: Changes, *values: object) -> Shown:
+                changes.count += 1
+                return handle(changes.since(), *values)
+
+            return handle_answer
 
         def naming(handle: Callable[..., Shown]) -> Callable[..., Shown]:
             """Tell a handler, after all that it is given, who the reader is."""
@@ -760,16 +781,17 @@ def build_page(
         answered = [desk, note_view, answer, report_place, controls.target, *explained]
         answered += [impression.place, *decided]
         ask.click(
-            naming(changing(predict)),
+            naming(answering(predict)),
             [changes, note, desk],
             answered,
             concurrency_limit=2,
             **quiet,
         )
         impression.keep.click(
-            naming(changing(keep_impression)),
-            [changes, note, desk, *impression.given],
+            naming(answering(keep_impression)),
+            [changes, impression.keep, note, desk, impression.text],
             answered,
+            js=reading_panel.TAKE_SAID,
             concurrency_limit=2,
             **quiet,
         )
@@ -778,14 +800,14 @@ def build_page(
                 naming(decide(decision)),
                 [note, desk, *verdict.given],
                 [desk, verdict.place, worklist.place, report_place],
-                **quiet,
+                **unqueued,
             )
         worklist.opening.click(
             naming(changing(open_listed)),
             [changes, worklist.opening, desk],
             [*views, example],
             js=TAKE_WANTED,
-            **quiet,
+            **unqueued,
         )
         write.click(
             write_report,

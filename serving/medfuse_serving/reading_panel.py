@@ -1,12 +1,17 @@
 """The page's reading: an impression before the answer where that is asked for, a decision after."""
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
+from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import rendering
-from medfuse_serving.labels import Choices, Labels
+from medfuse_serving.labels import Labels
 from medfuse_serving.language import ENGLISH, Language, message
 from medfuse_serving.reading import Question
 from medfuse_serving.report.record import Decision
@@ -30,19 +35,27 @@ DECIDED: dict[Decision, str] = {
 }
 
 
+TAKE_SAID = (
+    "(...values) => values.with(1, JSON.stringify(document.querySelector('mf-impression').said))"
+)
+"""Puts what was said to the questions in the second place of what a handler is given."""
+
+_SAID: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+
+
 @dataclass(frozen=True, slots=True)
 class Impression:
     """What the reader says before the answer; seen when the answer waits for it."""
 
-    said: "tuple[gradio.components.Component, ...]"
+    questions: "gradio.HTML"
     text: "gradio.Textbox"
     keep: "gradio.Button"
     place: "gradio.HTML"
 
     @property
-    def given(self) -> "list[gradio.components.Component]":
-        """What is said: the words, and then an answer to each question in their order."""
-        return [self.text, *self.said]
+    def shown(self) -> "list[gradio.components.Component]":
+        """What changes with the study."""
+        return [self.questions, self.text, self.place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +80,33 @@ def lay_impression(
     import gradio as gr
 
     with gr.Column(elem_id="impression", visible=read_first):
-        said = tuple(_ask(question, labels) for question in questions)
+        asked = gr.HTML(questions_html(ENGLISH, questions, "") if read_first else "")
         text = gr.Textbox(lines=2, max_lines=8, max_length=MOST_TEXT)
         labels.put(text, message("Your impression in words"))
         place = gr.HTML("", elem_id="impression-place")
         keep = gr.Button(variant="primary")
         labels.put(keep, message("Keep my impression and show the answer"))
-    return Impression(said, text, keep, place)
+    return Impression(asked, text, keep, place)
+
+
+def questions_html(language: Language, questions: Sequence[Question], form: str) -> str:
+    """Show what is asked; `web/impression.js` makes a form of it.
+
+    Args:
+        language: Of the questions.
+        questions: In their order.
+        form: Changes when what was said is to be taken away.
+    """
+    asked = [
+        {
+            "target": question.target,
+            "name": _say_name(language, question),
+            "options": [(option, language.name(option)) for option in question.options],
+        }
+        for question in questions
+    ]
+    words = escape_text(json.dumps(asked))
+    return f'<mf-impression data-questions="{words}" data-form="{form}"></mf-impression>'
 
 
 def lay_verdict(labels: Labels) -> Verdict:
@@ -129,9 +162,8 @@ def refusal_html(language: Language, problem: str) -> str:
 
 
 def clear(impression: Impression, verdict: Verdict) -> Shown:
-    """Take away what was said of another study."""
-    emptied: Shown = dict.fromkeys(impression.said)
-    return emptied | {impression.text: "", impression.place: ""} | clear_verdict(verdict)
+    """Take away what was said of another study, but for the answers to the questions."""
+    return {impression.text: "", impression.place: ""} | clear_verdict(verdict)
 
 
 def clear_verdict(verdict: Verdict) -> Shown:
@@ -139,27 +171,35 @@ def clear_verdict(verdict: Verdict) -> Shown:
     return {verdict.wording: "", verdict.reason: "", verdict.place: ""}
 
 
-def read_findings(questions: Sequence[Question], said: Sequence[object]) -> dict[str, str]:
-    """Take what was said to each question; what was left open is not in it."""
-    return {
-        question.target: f"{value:g}" if isinstance(value, int | float) else str(value)
-        for question, value in zip(questions, said, strict=True)
-        if value is not None and value != ""
-    }
+def read_findings(questions: Sequence[Question], said: str) -> dict[str, str]:
+    """Read what was said to the questions; what was left open is not in it.
+
+    Raises:
+        InputError: It is none of what may be said to them.
+    """
+    try:
+        found = {target: value for target, value in _SAID.validate_json(said).items() if value}
+    except ValidationError as error:
+        raise InputError(_NOT_ASKED) from error
+    known = {question.target: question for question in questions}
+    for target, value in found.items():
+        if target not in known or not _may_be_said(known[target], value):
+            raise InputError(_NOT_ASKED)
+    return found
 
 
-def _ask(question: Question, labels: Labels) -> "gradio.components.Component":
-    """Lay out one question."""
-    import gradio as gr
+_NOT_ASKED = "the impression answers something that is not asked; load the page anew"
 
-    def name(language: Language) -> str:
-        said = title(language, question.name)
-        return f"{said} ({question.unit})" if question.unit else said
 
-    if not question.options:
-        return labels.put(gr.Number(value=None), name)
+def _may_be_said(question: Question, value: str) -> bool:
+    if question.options:
+        return value in question.options
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
 
-    def options(language: Language) -> Choices:
-        return [(language.name(option), option) for option in question.options]
 
-    return labels.put(gr.Radio(options(ENGLISH), value=None), name, options)
+def _say_name(language: Language, question: Question) -> str:
+    said = title(language, question.name)
+    return f"{said} ({question.unit})" if question.unit else said
