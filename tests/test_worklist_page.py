@@ -27,11 +27,11 @@ from medfuse_serving.worklist.records import PageQuery, Status, StudyRow
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from medfuse_serving.worklist.tables import studies
-from tests.browser import open_browser, open_page
+from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import NOTE, SETTINGS, make_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
-from tests.test_accessibility import LOOKS, assert_accessible
+from tests.test_accessibility import LOOKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
 
@@ -62,9 +62,12 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+NETWORK = HandNetwork(MIXED)
+
+
 @contextmanager
 def serving(predictor: Predictor, practice: Practice) -> Iterator[str]:
-    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    explainer = Explainer(predictor, None, NETWORK)
     app = build_api(explainer)
     if practice.store is not None:
         mount_worklist(app, practice.store, predictor.bundle.manifest.prepare.limits)
@@ -421,6 +424,28 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
     expect(page.get_by_label("Reason")).to_have_value("")
+
+
+def test_a_decision_outlasts_an_explanation_that_was_under_way(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    monkeypatch.setattr(NETWORK, "delay_s", 0.03)
+    page.get_by_role("button", name="Explain this answer").click()
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    decide(page, "Override", reason="Motion.")
+    expect(page.locator("#decision-place")).to_contain_text("overridden")
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap", timeout=60_000)
+    page.get_by_role("button", name="Make a PDF report").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the report").click()
+    record = open_report(Path(download.value.path())).record
+    assert record.explanations
+    assert record.reading is not None
+    assert record.reading.reason == "Motion."
 
 
 def test_no_score_reaches_the_page_before_the_impression_is_kept(

@@ -82,7 +82,6 @@ class Desk:
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
-        reading: What the reader made of the study so far; None before that, and once it changed.
         form: Of the impression: another for each study, so that none is said of the next.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
@@ -99,7 +98,6 @@ class Desk:
     opened: int | None = None
     row: StudyRow | None = None
     since: datetime | None = None
-    reading: ReadingStep | None = None
     form: str = ""
     answer: Answer | None = None
     maps: Shelf | None = None
@@ -154,7 +152,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, reading=None, answer=None, maps=None, views=(), report=None)
+    return replace(desk, opened=None, answer=None, maps=None, views=(), report=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -235,8 +233,10 @@ def show_answer(desk: Desk) -> str:
     return rendering.card_html(language.text("Answer"), body)
 
 
-def shelve_report(desk: Desk, predictor: Predictor, shelves: Shelves) -> Shelf:
-    """Write an answer and its explanations as a PDF and put it on a shelf.
+def shelve_report(
+    desk: Desk, step: ReadingStep | None, predictor: Predictor, shelves: Shelves
+) -> Shelf:
+    """Write an answer, its explanations and its reading as a PDF and put it on a shelf.
 
     Raises:
         MedfuseError: It cannot be written.
@@ -245,7 +245,7 @@ def shelve_report(desk: Desk, predictor: Predictor, shelves: Shelves) -> Shelf:
     options = ReportOptions(
         language=desk.language.code,
         study_id=None if desk.row is None else desk.row.label,
-        reading=reading.to_reading(desk.reading),
+        reading=reading.to_reading(step),
     )
     pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
     return shelves.put(1, lambda _: pdf, "application/pdf")
@@ -359,6 +359,9 @@ def build_page(
         labels = Labels()
         desk = gr.State(Desk(), time_to_live=IDLE_S)
         changes = gr.State(Changes(), time_to_live=IDLE_S)
+        # Of the answer on the desk. By itself, since an explanation that was begun before a
+        # decision ends with the desk as it was then.
+        read = gr.State(None, time_to_live=IDLE_S)
         with gr.Row(elem_classes="mf-top"):
             header = gr.HTML(rendering.header_html(ENGLISH), scale=1)
             switch = gr.Dropdown(
@@ -557,19 +560,21 @@ def build_page(
 
         def begin_reading(desk: Desk, reader: str) -> ReadingStep:
             study_id = None if desk.row is None else desk.row.id
-            return desk.reading or reading.begin(study_id, reader, desk.since)
+            return reading.begin(study_id, reader, desk.since)
 
-        def answer_study(changed: Callable[[], bool], desk: Desk, reader: str) -> Shown:
+        def answer_study(
+            changed: Callable[[], bool], desk: Desk, step: ReadingStep, reader: str
+        ) -> Shown:
             """Answer what lies on the desk and show it, unless something else lies there by now."""
-            step = begin_reading(desk, reader)
             (prediction,) = predictor.predict([desk.study])
             if changed():
                 return {answer: gr.skip()}
             answered = to_answer(prediction)
             step = keep(reading.show_answer(step, desk.study, answered, reader, ()))
-            desk = replace(_unanswered(desk), reading=step, answer=answered)
+            desk = replace(_unanswered(desk), answer=answered)
             shown: Shown = {
                 desk_state: desk,
+                read: step,
                 note_view: show_note(desk, settings),
                 answer: show_answer(desk),
                 report_place: "",
@@ -578,18 +583,18 @@ def build_page(
             if (chosen := explanation_panel.choose_target(answered)) is not None:
                 shown[controls.target] = chosen
             shown |= reading_panel.clear_verdict(verdict)
-            shown[verdict.place] = show_decision(desk)
+            shown[verdict.place] = show_decision(desk, step)
             return shown | explanation_panel.clear(controls, maps)
 
-        def show_decision(desk: Desk) -> str:
+        def show_decision(desk: Desk, step: ReadingStep | None) -> str:
             stored = store is not None
-            return reading_panel.decision_html(desk.language, desk.reading, stored=stored)
+            return reading_panel.decision_html(desk.language, step, stored=stored)
 
         @tell
         def predict(changed: Callable[[], bool], text: str, desk: Desk, reader: str) -> Shown:
             desk = edit_note(desk, text)
             if not practice.read_first:
-                return answer_study(changed, replace(desk, reading=None), reader)
+                return answer_study(changed, desk, begin_reading(desk, reader), reader)
             predictor.prepare([desk.study])  # what cannot be read needs no impression
             desk = _unanswered(desk)
             shown: Shown = {
@@ -609,44 +614,46 @@ def build_page(
             findings = reading_panel.read_findings(questions, said)
             step = begin_reading(desk, reader)
             step = reading.give_impression(step, desk.study, findings, words, reader)
-            return answer_study(changed, replace(desk, reading=keep(step)), reader)
+            return answer_study(changed, desk, keep(step), reader)
 
         def decide(decision: Decision) -> Callable[..., Shown]:
             @tell_in(verdict.place, refuse_reading)
             def take_decision(
-                text: str, desk: Desk, wording: str, reason: str, reader: str
+                text: str,
+                desk: Desk,
+                step: ReadingStep | None,
+                wording: str,
+                reason: str,
+                reader: str,
             ) -> Shown:
                 desk = edit_note(desk, text)
-                if desk.answer is None or desk.reading is None:
+                if desk.answer is None or step is None:
                     raise InputError(reading.NO_ANSWER)
                 seen = [view.record for view in desk.views]
-                step = reading.decide(
-                    desk.reading, desk.answer, seen, decision, wording, reason, reader
+                step = keep(
+                    reading.decide(step, desk.answer, seen, decision, wording, reason, reader)
                 )
-                row = desk.row
-                if row is not None:
-                    row = row.model_copy(update={"status": Status.READ, "reader": reader})
-                desk = replace(desk, reading=keep(step), row=row, report=None)
+                row = desk.row and desk.row.model_copy(update={"status": Status.READ})
                 return {
-                    desk_state: desk,
-                    verdict.place: show_decision(desk),
-                    worklist.place: list_html(desk.language, desk.row),
+                    read: step,
+                    verdict.place: show_decision(desk, step),
+                    worklist.place: list_html(desk.language, row),
                     report_place: "",
                 }
 
             return take_decision
 
         @tell_in(report_place, refuse)
-        def write_report(text: str, desk: Desk) -> Shown:
+        def write_report(text: str, desk: Desk, step: ReadingStep | None) -> Shown:
             desk = edit_note(desk, text)
             if desk.answer is None:
                 raise InputError("there is no answer to report; press Predict first")
-            shelf = shelve_report(desk, predictor, shelves)
+            shelf = shelve_report(desk, step, predictor, shelves)
             link = link_report(desk.language, shelf)
             return {desk_state: replace(desk, report=shelf), report_place: link}
 
         @tell
-        def turn(code: str, text: str, desk: Desk) -> Shown:
+        def turn(code: str, text: str, desk: Desk, step: ReadingStep | None) -> Shown:
             language = find_language(code)
             if language.code == desk.language.code:  # told at every load, and of a choice twice
                 return {note_view: gr.skip()}
@@ -660,7 +667,7 @@ def build_page(
                 answer: show_answer(desk),
                 report_place: "",
                 worklist.place: list_html(language, desk.row),
-                verdict.place: show_decision(desk),
+                verdict.place: show_decision(desk, step),
                 impression.questions: show_questions(desk),
                 impression.place: "",
             }
@@ -778,7 +785,7 @@ def build_page(
         note.blur(
             retype_note, [note, desk], [desk, note_view, report_place, *explained], **unqueued
         )
-        answered = [desk, note_view, answer, report_place, controls.target, *explained]
+        answered = [desk, read, note_view, answer, report_place, controls.target, *explained]
         answered += [impression.place, *decided]
         ask.click(
             naming(answering(predict)),
@@ -798,8 +805,8 @@ def build_page(
         for decision, button in verdict.buttons.items():
             button.click(
                 naming(decide(decision)),
-                [note, desk, *verdict.given],
-                [desk, verdict.place, worklist.place, report_place],
+                [note, desk, read, *verdict.given],
+                [read, verdict.place, worklist.place, report_place],
                 **unqueued,
             )
         worklist.opening.click(
@@ -811,7 +818,7 @@ def build_page(
         )
         write.click(
             write_report,
-            [note, desk],
+            [note, desk, read],
             [desk, report_place],
             concurrency_limit=1,
             **quiet,
@@ -826,7 +833,7 @@ def build_page(
         page.load(None, None, switch, js="() => medfuseLanguage.restore()", **unseen)
         switch.change(
             changing(turn),
-            [changes, switch, note, desk],
+            [changes, switch, note, desk, read],
             [*views, header, *labels.components],
             js="(...values) => medfuseLanguage.keep(values)",
             **(unseen | {"queue": False}),
