@@ -82,6 +82,7 @@ def assert_accessible(page: Page, screen: str, fewest: int = 15) -> None:
     # Colours that are still fading would be measured as they are on the way.
     page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
     found = Axe().run(page, options=RULES).response
-    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == [], screen
+    violations = [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]]
+    assert violations == [], f"{screen}: {violations}"
     # Nothing was left out: the viewer's parts lie in a shadow tree, which axe looks into.
     assert len(found["passes"]) > fewest

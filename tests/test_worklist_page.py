@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from starlette.types import Receive, Scope, Send
 
 from medfuse.types import Prediction, Study
 from medfuse_serving.answer import format_probability, to_answer
@@ -20,6 +21,7 @@ from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.page import Practice, build_page, lay_out, mount_page
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.reader import SCOPE
 from medfuse_serving.report.verify import open_report
 from medfuse_serving.shelves import Shelves
 from medfuse_serving.worklist.panel import WORDS, list_html
@@ -426,6 +428,29 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.get_by_label("Reason")).to_have_value("")
 
 
+def test_a_reading_has_the_name_of_who_is_logged_in(
+    browser: Browser, predictor: Predictor, store: Store
+) -> None:
+    explainer = Explainer(predictor, None, NETWORK)
+    app = build_api(explainer)
+    mount_worklist(app, store, SETTINGS.limits)
+
+    async def name(scope: Scope, receive: Receive, send: Send) -> None:
+        """Stand in for the log-in, which names the reader in a request's scope."""
+        await mounted({**scope, SCOPE: "Reader 7"}, receive, send)
+
+    mounted = mount_page(app, explainer, (), Practice(store))
+    with running(name) as url, open_page(browser, url) as page:
+        page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+        expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("Reader 7")
+        predict(page)
+        expect(page.locator("#answer")).to_contain_text(SHOWN)
+        decide(page, "Accept")
+        expect(page.locator("#decision-place")).to_contain_text("Kept")
+    assert [line.reader for line in store.list_readings()][-2:] == ["Reader 7", "Reader 7"]
+    assert [row.reader for row in list_rows(store)] == ["", "Reader 7", ""]
+
+
 def test_a_decision_outlasts_an_explanation_that_was_under_way(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,6 +458,8 @@ def test_a_decision_outlasts_an_explanation_that_was_under_way(
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: brightness").click()
     monkeypatch.setattr(NETWORK, "delay_s", 0.03)
     page.get_by_role("button", name="Explain this answer").click()
     expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))

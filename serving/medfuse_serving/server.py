@@ -55,8 +55,8 @@ def run_server(
     provider: str | None,
     strict: bool,
     accounts: Path | None,
-    worklist: str | None,
-    read_first: bool,
+    worklist: str | None = None,
+    read_first: bool = False,
 ) -> None:
     """Serve a bundle until interrupted, after it has answered its golden study.
 
