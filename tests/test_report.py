@@ -283,6 +283,11 @@ def test_a_reading_stands_on_the_first_page(predictor: Predictor) -> None:
         {"decision": "override", "reason": " "},
         {"decision": "maybe"},
         {"signed_at": "2025-01-01T00:00:00Z"},
+        {"impression_at": "2026-01-01T00:02:00Z"},
+        {
+            "impression_at": "2026-01-01T00:00:20Z",
+            "answered_at": "2026-01-01T00:00:10Z",
+        },
         {"impression": "x" * 4001},
     ],
 )

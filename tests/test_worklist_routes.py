@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,3 +221,34 @@ def test_readings_are_exported_step_by_step(tmp_path: Path, folder: Path) -> Non
 def test_a_worklist_that_cannot_be_opened_is_told(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(StoreError, match="expected a folder"):
         run("add", tmp_path / "none" / "w.sqlite", folder)
+
+
+# The page in docs ---------------------------------------------------------------------------------
+
+DOCS = (Path(__file__).parent.parent / "docs" / "worklist.md").read_text(encoding="utf-8")
+
+
+def test_the_command_of_the_docs_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.rename(tmp_path / "incoming")
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"^medfuse worklist (add .*)$", DOCS, re.MULTILINE)
+    assert "2 studies added" in run(*shlex.split(line)).stdout
+
+
+def test_the_request_of_the_docs_is_answered(client: TestClient, store: Store) -> None:
+    (line,) = re.findall(r"^curl .*$", DOCS, re.MULTILINE)
+    fields = dict(part.split("=", 1) for part in re.findall(r"-F (\S+)", line))
+    given = {"images": FILES[0], "note": FILES[1], "voice": FILES[2]}
+    files = [given[name] for name in fields if name != "label"]
+    path = shlex.split(line)[-1].removeprefix("http://127.0.0.1:7860")
+    response = client.post(path, files=files, data={"label": fields["label"]})
+    assert store.get(response.json()["id"])[0].label == "S000001"
+
+
+def test_every_field_of_a_line_is_told_of() -> None:
+    table = DOCS.partition("## The record")[2].partition("## Patient data")[0]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert told == set(ReadingLine.model_fields)
