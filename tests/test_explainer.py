@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medfuse.attribution.settings import AttributionSettings
+from medfuse.attribution.settings import AttributionSettings, Method
 from medfuse.config import Limits
 from medfuse.data.studies import StudyFiles, read_study
 from medfuse.errors import BundleError, DicomError, InputError, SettingsError
 from medfuse.golden import read_golden
 from medfuse.types import Modality, Study
 from medfuse_serving import explainer as explainer_module
-from medfuse_serving.explainer import SAMPLES, Explained, Explainer
+from medfuse_serving.explainer import SAMPLES, Explained, Explainer, Glance
 from medfuse_serving.predictor import Predictor
 from tests.hand_bundle import NOTE, make_dicom, make_study
 from tests.hand_network import MIXED, PIECE, HandNetwork
@@ -150,12 +150,38 @@ def test_what_cannot_be_explained_is_refused(predictor: Predictor) -> None:
 
 
 def test_progress_never_falls_and_ends_with_the_explanation(predictor: Predictor) -> None:
-    *shares, explained = make_explainer(predictor).follow(make_study(), BRIGHTNESS, QUICK)
+    steps = list(make_explainer(predictor).follow(make_study(), BRIGHTNESS, QUICK))
+    shares, explained = [step for step in steps if isinstance(step, float)], steps[-1]
     assert isinstance(explained, Explained)
     assert shares[0] == 0
     assert shares[-1] == 1
     assert len(set(shares)) > 5
-    assert shares == sorted(shares)  # type: ignore[type-var]
+    assert shares == sorted(shares)
+
+
+def test_a_coarse_map_comes_first_and_is_that_of_few_points(predictor: Predictor) -> None:
+    network = HandNetwork(MIXED)
+    explainer = Explainer(predictor, None, network)
+    many = AttributionSettings(steps=64, most_steps=64)
+    steps = explainer.follow(make_study(), BRIGHTNESS, many)
+    coarse = next(step for step in steps if isinstance(step, Glance))
+    before = network.asked
+    explained = list(steps)[-1]
+    assert isinstance(explained, Explained)
+    assert network.asked > 4 * before  # it came while nearly all of the work was to be done
+    few = explainer.explain(
+        make_study(), BRIGHTNESS, many.model_copy(update={"steps": 4, "most_steps": 4})
+    )
+    for modality, values in coarse.attribution.values.items():
+        np.testing.assert_allclose(values, few.explanation.attribution.values[modality], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["occlusion", "smooth_gradients"])
+def test_a_slow_method_has_no_coarse_map(predictor: Predictor, method: Method) -> None:
+    settings = QUICK.model_copy(update={"method": method})
+    steps = list(make_explainer(predictor).follow(make_study(), BRIGHTNESS, settings))
+    assert not any(isinstance(step, Glance) for step in steps)
+    assert isinstance(steps[-1], Explained)
 
 
 def test_an_error_on_the_way_is_raised_where_it_is_waited_for(predictor: Predictor) -> None:

@@ -13,7 +13,13 @@ from medfuse.attribution.settings import AttributionSettings
 from medfuse.attribution.shapley import shares
 from medfuse.attribution.subject import Subject
 from medfuse.attribution.target import Target
-from medfuse.types import Explanation, Modality, ModalityShares
+from medfuse.types import Attribution, Explanation, Modality, ModalityShares
+
+GLANCE_STEPS = 4
+"""Points of the integral of a coarse map."""
+
+QUICK = frozenset({"integrated_gradients", "grad_cam", "gradients"})
+"""Methods that have a coarse map."""
 
 WANTED = 1000
 _ATTRIBUTED, _SHARED = 450, 500
@@ -78,6 +84,32 @@ def explain_study(
         frame_attention=_attend(network, subject),
         shares_by_baseline=tuple(others),
     )
+
+
+def glance(
+    network: Network,
+    subject: Subject,
+    target: Target,
+    settings: AttributionSettings,
+    tokenizer: Tokenizer,
+    background: Background | None,
+) -> Attribution | None:
+    """Attribute coarsely, in a small part of the time, for who waits for the explanation.
+
+    The integral has `GLANCE_STEPS` points, so its completeness gap may be far above what an
+    explanation is held to; nothing of it was checked.
+
+    Returns:
+        The maps; None where the method or the baseline has no quick way.
+
+    Raises:
+        SettingsError: As `explain_study`.
+    """
+    if settings.method not in QUICK or settings.baseline == "marginal":
+        return None
+    coarse = settings.model_copy(update={"steps": GLANCE_STEPS, "most_steps": GLANCE_STEPS})
+    baseline = make_baseline(settings.baseline, subject, network, tokenizer, background, ())
+    return attribute(network, subject, baseline, target, coarse)
 
 
 def _attend(network: Network, subject: Subject) -> tuple[float, ...]:

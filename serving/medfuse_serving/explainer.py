@@ -13,6 +13,7 @@ from medfuse.attribution.background import from_bytes
 from medfuse.attribution.badge import BadgeSettings
 from medfuse.attribution.baselines import available_baselines
 from medfuse.attribution.explain import explain_study
+from medfuse.attribution.explain import glance as quickly
 from medfuse.attribution.network import Inputs, Network
 from medfuse.attribution.scale import Scales
 from medfuse.attribution.settings import BASELINE_NAMES, AttributionSettings, BaselineName
@@ -24,7 +25,7 @@ from medfuse.data.studies import find_studies, read_study
 from medfuse.errors import BundleError, InputError
 from medfuse.golden import read_golden
 from medfuse.runtime import open_network
-from medfuse.types import Explanation, Prepared, Study
+from medfuse.types import Attribution, Explanation, Prepared, Study
 from medfuse_serving.predictor import Predictor
 
 SAMPLES = 16
@@ -41,6 +42,14 @@ class Explained:
 
     prepared: Prepared
     explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A coarse map of a study that is still being explained; nothing of it was checked."""
+
+    prepared: Prepared
+    attribution: Attribution
 
 
 class GoneError(Exception):
@@ -113,6 +122,7 @@ class Explainer:
         *,
         band: bool = False,
         progress: Progress | None = None,
+        glance: Callable[[Glance], None] | None = None,
     ) -> Explained:
         """Explain one target of a study's answer; a second call waits until the first is done.
 
@@ -122,6 +132,7 @@ class Explainer:
             settings: Method and baseline.
             band: Share the output out against every other baseline, too.
             progress: Called with the work done and wanted; what it raises ends the work.
+            glance: Called with a coarse map, first of all, where there is a quick one.
 
         Raises:
             InputError: The study cannot be used.
@@ -135,10 +146,16 @@ class Explainer:
         with self._turn:
             if progress is not None:
                 progress(0, 1)
+            subject = take_up(network, prepared, manifest.prepare)
+            if glance is not None:
+                tokenizer = self.predictor.tokenizer
+                coarse = quickly(network, subject, chosen, settings, tokenizer, self._background)
+                if coarse is not None:
+                    glance(Glance(prepared, coarse))
             sampled = band or settings.baseline == "marginal"
             explanation = explain_study(
                 network,
-                take_up(network, prepared, manifest.prepare),
+                subject,
                 chosen,
                 settings,
                 BadgeSettings(),
@@ -153,15 +170,15 @@ class Explainer:
 
     def follow(
         self, study: Study, target: str, settings: AttributionSettings, *, band: bool = False
-    ) -> Iterator[float | Explained]:
+    ) -> Iterator[float | Glance | Explained]:
         """Explain as `explain` does and tell the share done, which never falls; then the result.
 
-        Closing the iterator ends the work.
+        A coarse map comes first, where there is a quick one. Closing the iterator ends the work.
 
         Raises:
             MedfuseError: As `explain`.
         """
-        told: queue.SimpleQueue[float | Explained | BaseException] = queue.SimpleQueue()
+        told: queue.SimpleQueue[float | Glance | Explained | BaseException] = queue.SimpleQueue()
         gone = threading.Event()
 
         def tell(done: int, wanted: int) -> None:
@@ -171,7 +188,10 @@ class Explainer:
 
         def work() -> None:
             try:
-                told.put(self.explain(study, target, settings, band=band, progress=tell))
+                explained = self.explain(
+                    study, target, settings, band=band, progress=tell, glance=told.put
+                )
+                told.put(explained)
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
                 told.put(error)
 
@@ -181,6 +201,9 @@ class Explainer:
             while not isinstance(item := told.get(), Explained):
                 if isinstance(item, BaseException):
                     raise item
+                if isinstance(item, Glance):
+                    yield item
+                    continue
                 most = max(most, item)
                 yield most
             yield item

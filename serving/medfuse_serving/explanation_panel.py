@@ -8,7 +8,7 @@ from medfuse.attribution.settings import METHODS, AttributionSettings
 from medfuse.types import Study
 from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
-from medfuse_serving.explainer import Explained, Explainer
+from medfuse_serving.explainer import Explained, Explainer, Glance
 from medfuse_serving.explanation_view import View
 from medfuse_serving.labels import Choices, Labels
 from medfuse_serving.language import ENGLISH, Language, message
@@ -138,8 +138,10 @@ def explain(
     baseline: str | None,
     band: bool,
     changed: Callable[[], bool],
-) -> Iterator[str | View]:
+) -> Iterator[str | Glance | View]:
     """Explain a study: how far it is, as HTML, again and again, and in the end the explanation.
+
+    A coarse map comes in between, where there is a quick one.
 
     Ends early, and without one, once the study has changed.
 
@@ -156,6 +158,8 @@ def explain(
             return
         if isinstance(step, Explained):
             yield explanation_view.make_view(step, prepare, explainer.scales)
+        elif isinstance(step, Glance):
+            yield step
         elif int(100 * step) > shown:
             shown = int(100 * step)
             yield explanation_view.progress_html(language, step)

@@ -27,7 +27,7 @@ from medfuse.overlay import (
 )
 from medfuse.types import Modality, Prepared
 from medfuse_serving import rendering, viewer
-from medfuse_serving.explainer import Explained
+from medfuse_serving.explainer import Explained, Glance
 from medfuse_serving.language import Language
 from medfuse_serving.report.record import ReferralRecord
 from medfuse_serving.report.words import (
@@ -108,17 +108,52 @@ def summary_html(language: Language, record: ExplanationRecord) -> str:
 def shelve_maps(language: Language, view: View, shelves: Shelves) -> Shelf:
     """Put the map of each frame that the model read on a shelf; none where there is no map."""
     values = view.values.get(Modality.IMAGE, ())
+    scale = view.scale.parts.get(Modality.IMAGE)
 
     def make(number: int) -> bytes:
-        assert view.prepared.image is not None
-        geometry = view.prepared.image.geometry[number]
-        layer = lay_frame(values[number], geometry, view.scale.parts[Modality.IMAGE])
-        rows, columns = geometry.rows, geometry.columns
-        box = (0.0, 0.0, float(columns), float(rows))
-        marks = _marks(layer, box, size=max(rows, columns) / 30)
-        return viewer.pack_map(layer, marks, _say_attention(language, view, number))
+        assert scale is not None
+        said = _say_attention(language, view, number)
+        return _pack_map(view.prepared, values[number], number, scale, said)
 
     return shelves.put(len(values), make)
+
+
+def shelve_glance(
+    language: Language, glance: Glance, scales: Scales, prepare: PrepareSettings, shelves: Shelves
+) -> Shelf:
+    """Put the coarse map of each frame on a shelf; none where the image has none."""
+    attribution = glance.attribution
+    values = attribution.values.get(Modality.IMAGE, ())
+    whole = find_scale(scales, attribution.method, attribution.target, prepare)
+    scale = whole.parts.get(Modality.IMAGE)
+    said = language.text("A coarse map, not yet checked: it may change, or be withheld.")
+
+    def make(number: int) -> bytes:
+        assert scale is not None
+        return _pack_map(glance.prepared, values[number], number, scale, said)
+
+    return shelves.put(len(values), make)
+
+
+def glance_html(maps: Shelf) -> str:
+    """Lay coarse maps over the viewer's frames; nothing where there is none."""
+    if not maps.count:
+        return ""
+    return (
+        '<div class="mf-map mf-mapped mf-image-map"><p class="mf-legend">'
+        f'<mf-map data-shelf="{maps.token}"></mf-map></p></div>'
+    )
+
+
+def _pack_map(
+    prepared: Prepared, values: Float[np.ndarray, "h w"], number: int, scale: Scale, said: str
+) -> bytes:
+    assert prepared.image is not None
+    geometry = prepared.image.geometry[number]
+    layer = lay_frame(values, geometry, scale)
+    rows, columns = geometry.rows, geometry.columns
+    box = (0.0, 0.0, float(columns), float(rows))
+    return viewer.pack_map(layer, _marks(layer, box, size=max(rows, columns) / 30), said)
 
 
 def image_html(language: Language, view: View, maps: Shelf) -> str:

@@ -32,7 +32,7 @@ from medfuse_serving import (
 )
 from medfuse_serving.answer import Answer, to_answer
 from medfuse_serving.api import UPLOAD_BYTES
-from medfuse_serving.explainer import Explainer
+from medfuse_serving.explainer import Explainer, Glance
 from medfuse_serving.explanation_panel import Changes, Maps
 from medfuse_serving.explanation_view import View
 from medfuse_serving.labels import Labels
@@ -85,6 +85,8 @@ class Desk:
         form: Of the impression: another for each study, so that none is said of the next.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
+        coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
+            shelf would be gone before the page has asked for it.
         views: The explanations that were asked for, one of each target.
         report: All of it as a PDF, once that was asked.
         dictated: What the note was written down from; None once it was changed by hand.
@@ -101,6 +103,7 @@ class Desk:
     form: str = ""
     answer: Answer | None = None
     maps: Shelf | None = None
+    coarse: Shelf | None = None
     views: tuple[View, ...] = ()
     report: Shelf | None = None
     dictated: Transcript | None = None
@@ -152,7 +155,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, answer=None, maps=None, views=(), report=None)
+    return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=(), report=None)
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -176,7 +179,7 @@ def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: 
     maps = desk.maps
     if maps is not None:
         maps = explanation_view.shelve_maps(language, desk.views[-1], shelves)
-    return replace(desk, language=language, frames=frames, maps=maps, report=None)
+    return replace(desk, language=language, frames=frames, maps=maps, coarse=None, report=None)
 
 
 def show_image(desk: Desk) -> str:
@@ -700,6 +703,15 @@ def build_page(
             for step in steps:
                 if isinstance(step, str):
                     yield {controls.summary: step}
+                    continue
+                if isinstance(step, Glance):
+                    coarse = explanation_view.shelve_glance(
+                        language, step, explainer.scales, settings, shelves
+                    )
+                    yield {
+                        desk_state: replace(desk, coarse=coarse),
+                        image_map: explanation_view.glance_html(coarse),
+                    }
                     continue
                 shelf = explanation_view.shelve_maps(language, step, shelves)
                 others = tuple(v for v in desk.views if v.record.target != target)

@@ -198,7 +198,7 @@ def _explain(
                 if isinstance(step, Explained):
                     views.append(make_view(step, settings, explainer.scales))
                     progress.update(task, completed=1.0)
-                else:
+                elif isinstance(step, float):
                     progress.update(task, completed=step)
     return views
 
