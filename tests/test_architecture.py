@@ -96,6 +96,8 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "explain-eval",
         "bench",
         "serve",
+        "accounts",
+        "bench-serve",
         "worklist",
         "demo",
     }

@@ -164,7 +164,10 @@ def list_rows(place: Path) -> tuple[StudyRow, ...]:
 
 def test_a_folder_s_studies_are_added_once(tmp_path: Path, folder: Path) -> None:
     place = tmp_path / "w.sqlite"
-    assert run("add", place, folder).stdout == "2 studies added, 0 were there already\n"
+    assert run("add", place, folder, "--first", 1).stdout == (
+        "1 studies added, 0 were there already\n"
+    )
+    assert run("add", place, folder).stdout == "1 studies added, 1 were there already\n"
     (folder / "third").mkdir()
     (folder / "third" / "note.txt").write_bytes(b"fever")
     assert run("add", place, folder).stdout == "1 studies added, 2 were there already\n"

@@ -22,6 +22,9 @@ from medfuse.errors import MedfuseError
 STUDIES = 1_300
 SEED = 0
 WORKLIST = "worklist.sqlite"
+LISTED = 100
+"""Studies of the worklist, which keeps a copy of each."""
+
 MEDFUSE = (sys.executable, "-m", "medfuse")
 
 
@@ -64,7 +67,8 @@ def demo(
     console.rule(f"{len(steps) + 1}/{len(steps) + 1} Verify the bundle without torch", align="left")
     run_medfuse(("verify", str(out / "bundle")))
     # Not a step: its file changes as studies are read, and what was read is kept.
-    run_medfuse(("worklist", "add", str(out / WORKLIST), str(out / "cohort")))
+    place, cohort = str(out / WORKLIST), str(out / "cohort")
+    run_medfuse(("worklist", "add", place, cohort, "--first", str(LISTED)))
     print_places(out, console)
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
     if not no_serve:

@@ -30,6 +30,9 @@ def add(
     folder: Annotated[
         Path, typer.Argument(help="A folder of studies, as `medfuse predict --studies` takes it.")
     ],
+    first: Annotated[
+        int | None, typer.Option(help="Only so many, the first of the folder.", min=1)
+    ] = None,
 ) -> None:
     """Put a folder's studies on the worklist; one that is there already is left as it is."""
     from rich.progress import Progress
@@ -39,7 +42,7 @@ def add(
     from medfuse.errors import InputError
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    found = find_studies(folder)
+    found = find_studies(folder)[:first]
     added = known = failed = 0
     with _open(place) as store, Progress(console=console) as progress:
         for files in progress.track(found, description="studies"):
