@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
-from medfuse_serving.bench import ServeReport, bench_serve, enlarge
+from medfuse_serving.bench import ServeReport, enlarge
+from medfuse_serving.bench_command import bench_serve
 
 
 def test_a_film_is_enlarged_to_what_was_asked_for_with_its_own_pixels() -> None:

@@ -5,11 +5,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pydicom
-import typer
 
 from medfuse.attribution.settings import AttributionSettings
 from medfuse.config import Settings
@@ -117,32 +115,3 @@ def enlarge(study: Study, side: int) -> Study:
     film = io.BytesIO()
     ds.save_as(film, enforce_file_format=True)
     return Study(images=(film.getvalue(),), note=study.note, voice=study.voice)
-
-
-def bench_serve(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
-    side: Annotated[int, typer.Option(help="About the film's side in pixels.", min=64)] = 2000,
-    rounds: Annotated[int, typer.Option(help="How often each is timed.", min=1)] = 10,
-    json: Annotated[Path | None, typer.Option(help="File to write the figures to.")] = None,
-) -> None:
-    """Time an answer, a frame, a first coarse map and a whole explanation of a large film."""
-    from rich.console import Console
-    from rich.progress import Progress
-    from rich.table import Table
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=1.0)
-        report = measure_serving(
-            bundle, side, rounds, lambda done, all_: bar.update(task, completed=done / all_)
-        )
-    table = Table(
-        "from the file's bytes to",
-        "median",
-        "worst",
-        title=f"{report.columns} x {report.rows} pixels, {rounds} rounds, {report.threads} threads",
-    )
-    for row in report.measured:
-        table.add_row(row.what, f"{1000 * row.median_s:.0f} ms", f"{1000 * row.worst_s:.0f} ms")
-    Console(highlight=False).print(table)
-    if json is not None:
-        json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
