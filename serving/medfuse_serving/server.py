@@ -72,7 +72,7 @@ def run_server(
     predictor = Predictor(bundle, provider, strict)
     predictor.check_golden()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    for library in ("pydicom", "httpx"):
+    for library in ("pydicom", "httpx", "fontTools"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # they quote what they read
     # A service manager stops by SIGTERM, which would end the process before uploads are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
