@@ -56,9 +56,10 @@ test-serve: $(VENV)/.ready $(SERVE_VENV)/.ready
 demo: $(VENV)/.ready ## make a cohort, train, export, verify and open the page (DEMO_ARGS=--no-serve stops before it)
 	$(BIN)/medfuse demo $(DEMO_ARGS)
 
-screenshot: $(VENV)/.ready ## take the README's picture of the running page
+screenshot: $(VENV)/.ready ## take the pictures of the running page that the README and docs have
 	tools/system.sh $(PYTHON) chromium
 	$(BIN)/python tools/screenshot.py
+	$(BIN)/python tools/pictures.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(SERVE_VENV) build demo runs

@@ -11,39 +11,34 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.browser import CHROMIUM  # noqa: E402
+
 WIDTH, HEIGHT = 1440, 1000
 
 TRIED = 20
 """Examples to look through for one whose maps pass their checks."""
 
+MEDFUSE = (sys.executable, "-m", "medfuse")
 OPEN_MS = 5_000
 EXPLAIN_MS = 900_000
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @contextmanager
-def serve_demo(demo: Path) -> Iterator[str]:
-    """Serve a demo's bundle on a free port and give its address."""
+def serve(bundle: Path, options: Sequence[str]) -> Iterator[str]:
+    """Serve a bundle on a free port and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "medfuse", "serve", str(demo / "bundle")]
-    command += ["--port", str(port), "--examples", str(demo / "cohort")]
+    command = [*MEDFUSE, "serve", str(bundle), "--port", str(port), *options]
     with subprocess.Popen(command) as server:
         try:
             url = f"http://127.0.0.1:{port}"
@@ -54,6 +49,11 @@ def serve_demo(demo: Path) -> Iterator[str]:
             yield url
         finally:
             server.terminate()
+
+
+def run_medfuse(*arguments: str) -> None:
+    """Run a command of medfuse to its end."""
+    subprocess.run([*MEDFUSE, *arguments], check=True)
 
 
 def is_ready(url: str) -> bool:
@@ -136,7 +136,8 @@ def main() -> None:
     if arguments.url:
         take(arguments.url, arguments.out, arguments.example, arguments.finding)
         return
-    with serve_demo(arguments.demo) as url:
+    demo = arguments.demo
+    with serve(demo / "bundle", ["--examples", str(demo / "cohort")]) as url:
         take(url, arguments.out, arguments.example, arguments.finding)
 
 

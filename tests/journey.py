@@ -1,0 +1,104 @@
+"""A reader's way through the page, in either language: used by its test and by its pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from medfuse_serving.language import Language
+
+EXPLAIN_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Traveller:
+    """Who goes, and how.
+
+    Attributes:
+        name: Of the account.
+        password: Of the account.
+        language: That is read.
+        finding: To be explained, as the page calls it; None: the one that the page offers.
+        seen: Told each screen's name once it is there.
+    """
+
+    name: str
+    password: str
+    language: Language
+    finding: str | None
+    seen: Callable[[str], None]
+
+
+def travel(page: Page, url: str, traveller: Traveller) -> Path:
+    """Log in, read a study of the worklist to its report, and go on to the next and out.
+
+    Args:
+        page: Of a browser, anywhere.
+        url: Of a server with accounts, a worklist of at least two studies, and read-first.
+        traveller: Who goes.
+
+    Returns:
+        The report, as it was downloaded.
+    """
+    language, seen = traveller.language, traveller.seen
+    say = language.text
+    page.goto(f"{url}/login?language={language.code}")
+    page.get_by_label(say("Name")).fill(traveller.name)
+    seen("log-in")
+    page.get_by_label(say("Password")).fill(traveller.password)
+    page.get_by_role("button", name=say("Log in")).click()
+    expect(page.locator("mf-worklist .mf-row").first).to_be_visible()
+    if language.code != "en":
+        page.get_by_label("Language").click()
+        page.get_by_role("option", name="简体中文").click()
+    ask = page.get_by_role("button", name=say("Predict"), exact=True)
+    expect(ask).to_be_visible()
+    expect(page.locator("mf-reader")).to_contain_text(traveller.name)
+    seen("worklist")
+
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#image .mf-what")).to_contain_text(say("pixels"))
+    level = page.locator("mf-viewer [data-set=center]").first
+    before = level.input_value()
+    page.locator("mf-viewer .mf-stage").first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(level).not_to_have_value(before)
+    page.keyboard.press("r")
+    expect(level).to_have_value(before)
+    seen("study")
+
+    ask.click()
+    impression = page.get_by_label(say("Your impression in words"))
+    expect(impression).to_be_visible()
+    expect(page.locator("#answer .mf-bars")).to_have_count(0)
+    impression.fill("Nothing of note.")
+    seen("impression")
+    page.get_by_role("button", name=say("Keep my impression and show the answer")).click()
+    expect(page.locator("#answer .mf-bars").first).to_be_visible()
+    seen("answer")
+
+    if traveller.finding is not None:
+        page.get_by_label(say("Finding to explain")).click()
+        page.get_by_role("option", name=traveller.finding).click()
+    page.get_by_role("button", name=say("Explain this answer")).click()
+    expect(page.locator("#explanation .mf-badge")).to_be_visible(timeout=EXPLAIN_MS)
+    seen("explanation")
+
+    page.get_by_label(say("Reason (needed to edit or override)")).fill("The film is rotated.")
+    page.get_by_role("button", name=say("Override"), exact=True).click()
+    expect(page.locator("#decision-place")).to_contain_text(say("Kept: the answer was overridden."))
+    seen("decision")
+
+    page.get_by_role("button", name=say("Make a PDF report")).click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=say("Download the report (PDF)")).click()
+
+    page.keyboard.press("Alt+n")
+    expect(page.locator("#answer .mf-bars")).to_have_count(0)
+    expect(page.locator("#explanation .mf-badge")).to_have_count(0)
+    expect(page.get_by_role("link", name=say("Download the report (PDF)"))).to_have_count(0)
+    seen("next case")
+    page.get_by_role("button", name=say("Log out")).click()
+    expect(page).to_have_url(f"{url}/login")
+    return Path(download.value.path())

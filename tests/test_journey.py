@@ -1,0 +1,87 @@
+"""A reader's whole way in a browser, in both languages: axe on each screen, and all of it local."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from medfuse.types import Study
+from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.language import LANGUAGES, find_language
+from medfuse_serving.login.accounts import Accounts, make_account
+from medfuse_serving.login.door import Guard, mount_login
+from medfuse_serving.page import Practice, mount_page
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.report.verify import check_inputs, check_model, open_report
+from medfuse_serving.worklist.records import PageQuery
+from medfuse_serving.worklist.routes import mount_worklist
+from medfuse_serving.worklist.store import Store
+from tests.browser import assert_accessible, open_browser, open_page
+from tests.hand_bundle import make_study
+from tests.hand_network import MIXED, HandNetwork
+from tests.journey import Traveller, travel
+from tests.live import running
+
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def predictor(hand_bundle: Path) -> Predictor:
+    return Predictor(hand_bundle)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(str(tmp_path / "w.sqlite")) as store:
+        store.add("Alder", make_study())
+        store.add("Birch", Study(note=b"FINDINGS: hoarse"))
+        yield store
+
+
+@pytest.fixture
+def url(predictor: Predictor, store: Store) -> Iterator[str]:
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    app = build_api(explainer)
+    mount_login(app, Guard(Accounts({"ann": make_account("ann", PASSWORD)})))
+    mount_worklist(app, store, predictor.bundle.manifest.prepare.limits)
+    with running(mount_page(app, explainer, (), Practice(store, read_first=True))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("code", list(LANGUAGES))
+def test_a_reader_goes_from_log_in_to_the_next_case(
+    code: str, browser: Browser, url: str, store: Store, predictor: Predictor
+) -> None:
+    language, screens = find_language(code), []
+    with open_page(browser, f"{url}/login") as page:
+
+        def see(screen: str) -> None:
+            assert_accessible(page, screen, fewest=8)
+            assert page.evaluate("document.documentElement.lang") == language.tag
+            screens.append(screen)
+
+        finding = f"{language.name('findings')}: brightness"
+        report = travel(page, url, Traveller("ann", PASSWORD, language, finding, see))
+        record = open_report(report).record
+    assert len(screens) == 8
+    check_model(record, predictor.bundle.digest)
+    check_inputs(record, make_study())
+    assert (record.language, record.study_id) == (code, "Alder")
+    assert [own.record.target for own in record.explanations] == ["findings.brightness"]
+    assert record.reading is not None
+    assert (record.reading.reader, record.reading.decision) == ("ann", "override")
+    assert record.reading.reason == "The film is rotated."
+    assert record.reading.impression == "Nothing of note."
+    rows = store.list_rows(PageQuery(sort="label")).rows
+    assert [row.status for row in rows] == ["read", "opened"]
+    assert {line.reader for line in store.list_readings()} == {"ann"}
