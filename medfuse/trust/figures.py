@@ -8,13 +8,17 @@ from pydantic import Field
 from medfuse.config import Settings, Task, TaskKind
 from medfuse.trust.bootstrap import Figure
 
-_YES_NO = ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", "ece")
+DEBIASED = "ece_debiased"
+"""The metric that is the expected calibration error, ``ece``, without what chance adds to it."""
+
+_ERROR = ("ece", DEBIASED)
+_YES_NO = ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "brier", *_ERROR)
 
 COLUMNS = {
     TaskKind.BINARY: _YES_NO,
     TaskKind.MULTILABEL: _YES_NO,
-    TaskKind.MULTICLASS: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", "ece"),
-    TaskKind.ORDINAL: ("auroc", "auprc", "accuracy", "kappa", "mae", "ece"),
+    TaskKind.MULTICLASS: ("auroc", "auprc", "accuracy", "recall", "precision", "f1", *_ERROR),
+    TaskKind.ORDINAL: ("auroc", "auprc", "accuracy", "kappa", "mae", *_ERROR),
     TaskKind.REGRESSION: ("mae", "rmse", "r2"),
 }
 """What a readable table shows of a task; the JSON file beside it has everything."""

@@ -12,7 +12,8 @@ from medfuse.data.cohort import CohortRow
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 from medfuse.trust.calibration import label_slices, logit_slices
-from medfuse.trust.figures import FusionGain, ReportSettings, SubsetReport, judge
+from medfuse.trust.calibration_error import error_without_chance
+from medfuse.trust.figures import DEBIASED, FusionGain, ReportSettings, SubsetReport, judge
 from medfuse.trust.metrics import (
     Figures,
     Measure,
@@ -61,7 +62,7 @@ def measure_subsets(
             measures += _measure_bayes(tasks, bayes[name][chosen], labels, weights, measures)
         targets: dict[str, dict[str, Figure]] = {}
         for m in measures:
-            targets.setdefault(m.target, {})[m.metric] = summarise(m.values)
+            targets.setdefault(m.target, {}).update(_summarise(m))
         reports[name] = SubsetReport(
             studies=len(patients), patients=len(set(patients)), targets=targets
         )
@@ -117,6 +118,16 @@ def measure_gains(
                 )
             )
     return tuple(gains)
+
+
+def _summarise(measure: Measure) -> dict[str, Figure]:
+    """Give a metric's figure; of a calibration error, the one seen and the one without chance."""
+    figure = summarise(measure.values)
+    if measure.gaps is None:
+        return {measure.metric: figure}
+    # Percentiles of an error that noise makes larger say nothing of where the true one is.
+    seen = Figure(value=figure.value)
+    return {measure.metric: seen, DEBIASED: error_without_chance(measure.gaps)}
 
 
 def _score(

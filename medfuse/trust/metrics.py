@@ -19,6 +19,7 @@ BINS = 10
 
 Weights = Float[np.ndarray, "r n"]
 Figures = Float[np.ndarray, " r"]
+Gaps = Float[np.ndarray, "r b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,13 @@ class Measure:
         target: A target's name, or the task's for what sums up all its targets.
         metric: Such as ``auroc``.
         values: One per resample.
+        gaps: Of a calibration error, what each bin adds to it but for the sign, in every resample.
     """
 
     target: str
     metric: str
     values: Figures
+    gaps: Gaps | None = None
 
 
 def measure_tasks(
@@ -89,7 +92,7 @@ def measure_classes(
         *mean,
         Measure(task.name, "accuracy", _mean(w, said == true)),
         Measure(task.name, "brier", _mean(w, ((chances - one_hot) ** 2).sum(axis=1))),
-        Measure(task.name, "ece", calibration_error(chances.max(axis=1), said == true, w)),
+        _measure_calibration(task.name, chances.max(axis=1), said == true, w),
     ]
 
 
@@ -194,9 +197,18 @@ def calibration_error(
 
     Naeini et al. 2015, with `BINS` bins of equal width.
     """
+    return np.asarray(np.abs(calibration_gaps(chances, happened, weights)).sum(axis=1))
+
+
+def calibration_gaps(
+    chances: Float[np.ndarray, " n"], happened: Bool[np.ndarray, " n"], weights: Weights
+) -> Gaps:
+    """Measure said less happened in each bin, times the bin's share of the studies."""
     bins = np.minimum((chances * BINS).astype(np.int64), BINS - 1)
     gap = (chances - happened)[:, None] * np.eye(BINS)[bins]  # (N, bins)
-    return _divide(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
+    total = np.broadcast_to(weights.sum(axis=1)[:, None], (len(weights), BINS))
+    undefined = np.full(total.shape, np.nan)
+    return np.asarray(np.divide(weights @ gap, total, out=undefined, where=total > 0))
 
 
 def quadratic_kappa(
@@ -235,19 +247,32 @@ def _measure_yes_no(
         "precision": precision,
         "f1": np.where(there > 0, _divide(2 * hits, called + there), np.nan),
         "brier": _mean(weights, (chances - positive) ** 2),
-        "ece": calibration_error(chances, positive, weights),
     }
-    return [Measure(target, metric, values) for metric, values in figures.items()]
+    found = [Measure(target, metric, values) for metric, values in figures.items()]
+    return [*found, _measure_calibration(target, chances, positive, weights)]
+
+
+def _measure_calibration(
+    target: str,
+    chances: Float[np.ndarray, " n"],
+    happened: Bool[np.ndarray, " n"],
+    weights: Weights,
+) -> Measure:
+    gaps = calibration_gaps(chances, happened, weights)
+    return Measure(target, "ece", np.abs(gaps).sum(axis=1), gaps)
 
 
 def _average(name: str, measures: Sequence[Measure]) -> list[Measure]:
     """Average each metric over the targets that the data as they are define it for."""
     averages = []
     for metric in dict.fromkeys(m.metric for m in measures):
-        values = np.stack([m.values for m in measures if m.metric == metric])
-        defined = ~np.isnan(values[:, 0])
-        mean = values[defined].mean(axis=0) if defined.any() else np.full(values.shape[1], np.nan)
-        averages.append(Measure(name, metric, mean))
+        own = [m for m in measures if m.metric == metric]
+        defined = [m for m in own if not np.isnan(m.values[0])]
+        nothing = np.full(len(own[0].values), np.nan)
+        mean = np.mean([m.values for m in defined], axis=0) if defined else nothing
+        gaps = [m.gaps / len(defined) for m in defined if m.gaps is not None]
+        together = np.concatenate(gaps, axis=1) if gaps else None
+        averages.append(Measure(name, metric, mean, together))
     return averages
 
 

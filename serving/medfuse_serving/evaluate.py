@@ -319,14 +319,17 @@ def write_table(out: Path, table: "pd.DataFrame", digest: str) -> None:
 
 def print_summary(report: "Evaluation", console: Console) -> None:
     """Print the leading figures."""
+    from medfuse.trust.figures import DEBIASED
+
     table = Table("modalities", "studies", "task", "figure", title="Answers", title_justify="left")
     for name, subset in report.subsets.items():
         for target, figures in subset.targets.items():
             if "." not in target:
                 metric = "auroc" if "auroc" in figures else "mae"
                 shown = f"{metric} {figures[metric]}"
-                if "ece" in figures:
+                if DEBIASED in figures:
                     shown += f", calibration error {figures['ece']}"
+                    shown += f", without chance {figures[DEBIASED]}"
                 table.add_row(name, str(subset.studies), target, shown)
     console.print(table)
     broken = [p for p in report.promises if not p.kept]
