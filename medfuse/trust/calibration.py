@@ -2,9 +2,9 @@
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks": divide the logits by a temperature
 fitted on validation data, which never changes who ranks above whom. A finding may get a bias beside
-it (Platt 1999), or a curve where the data allow one (Zadrozny & Elkan 2002): whichever answers
-studies it was not fitted to best. A model is sure in other ways of a note alone than of everything,
-so each subset of modalities has its own.
+it (Platt 1999), or a rising curve over both where the data allow one (Kumar et al. 2019): whichever
+answers studies it was not fitted to best. A model is sure in other ways of a note alone than of
+everything, so each subset of modalities has its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +31,12 @@ FEWEST = 10
 
 CURVE_FEWEST = 100
 """Likewise, below which no curve is tried."""
+
+PRIOR = 10.0
+"""Studies by which each bin of a curve is drawn towards temperature and bias alone."""
+
+UNSURE = 1e-4
+"""The least chance, and the least short of certainty, towards which it is drawn."""
 
 
 class TargetCalibration(Settings):
@@ -121,6 +127,23 @@ def fit_calibration(
     return Calibration(targets=fitted)
 
 
+def name_fittable(tasks: Sequence[Task], labels: Float[np.ndarray, "n c"]) -> set[str]:
+    """Name the targets that the studies are enough to calibrate: `FEWEST` of each kind.
+
+    Args:
+        tasks: In the order of the labels.
+        labels: As `fit_calibration` takes them.
+    """
+    named: set[str] = set()
+    for task, columns in label_slices(tasks):
+        y = labels[:, columns]
+        if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
+            named |= {t for t, own in zip(task.targets, y.T, strict=True) if _fewest(own) >= FEWEST}
+        elif task.kind is not TaskKind.REGRESSION and (~np.isnan(y)).sum() >= FEWEST:
+            named |= set(task.targets)
+    return named
+
+
 def fit_subsets(
     tasks: Sequence[Task],
     logits: Mapping[str, Float[np.ndarray, "n k"]],
@@ -146,18 +169,20 @@ def fit_subsets(
     fitted: dict[str, dict[str, TargetCalibration]] = {}
     for name, said in logits.items():
         has = ~np.isnan(said).any(axis=1)
+        fittable = name_fittable(tasks, labels[has])
         own = fitted.setdefault(name, {})
         slices = zip(logit_slices(tasks), label_slices(tasks), strict=True)
         for (task, where), (_, columns) in slices:
             x, y = said[has, where].astype(np.float64), labels[has, columns].astype(np.float64)
+            if not fittable.intersection(task.targets):
+                continue
             if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
                 for k, target in enumerate(task.targets):
                     known = ~np.isnan(y[:, k])
-                    if _fewest(y[known, k]) >= FEWEST:
+                    if target in fittable:
                         own[target] = _choose(x[known, k], y[known, k], folds[has][known], bias)
-            elif task.kind is not TaskKind.REGRESSION and len(y) >= FEWEST:
-                plain = fit_calibration([task], x, y)
-                own |= plain.targets
+            else:
+                own |= fit_calibration([task], x, y).targets
     return {name: own for name, own in fitted.items() if own}
 
 
@@ -271,27 +296,31 @@ def _read(fitted: TargetCalibration, logits: Float[np.ndarray, " n"]) -> Float[n
 def _fit_curve(
     logits: Float[np.ndarray, " n"], labels: Float[np.ndarray, " n"]
 ) -> TargetCalibration:
-    """Fit a rising curve over temperature and bias.
+    """Fit a rising curve over temperature and bias: scaling, then binning (Kumar et al. 2019).
 
-    Isotonic regression makes steps, which would tie studies that differ. Their centres are joined
-    instead (Oron & Flournoy 2017), with half a study of each kind added to every step so that no
-    chance is 0 or 1.
+    Bins are of equal size, and twice the cube root of the studies in number, the root being the
+    rate that balances bias and noise (Sun et al. 2023). What was seen in each is drawn to what
+    temperature and bias say there, as by `PRIOR` studies, and never 0 or 1. Isotonic regression
+    makes the shares rise, and lines join them at the bins' centres (Oron & Flournoy 2017), since
+    steps would tie studies that differ.
     """
     plain = _fit_findings(logits[:, None], labels[:, None], True)
     z = logits / plain.temperature + plain.bias
-    order = np.argsort(z, kind="stable")
-    blocks = isotonic_regression(labels[order]).blocks
-    centres, heights = [], []
-    for start, stop in pairwise(blocks.tolist()):
-        own, n = labels[order[start:stop]].sum(), stop - start
-        centres.append(float(z[order[start:stop]].mean()))
-        heights.append(float(logit((own + 0.5) / (n + 1))))
-    # Small steps at the ends may turn back once half a study is added, and ties share a centre.
-    rising = np.maximum.accumulate(heights)
-    keep = np.flatnonzero(np.diff(rising, prepend=-np.inf) > 0)
-    keep = keep[np.diff(np.array(centres)[keep], prepend=-np.inf) > 0]
-    points = tuple((centres[i], float(rising[i])) for i in keep)
-    return plain.model_copy(update={"curve": points if len(points) > 1 else ()})
+    bins = np.array_split(np.argsort(z, kind="stable"), max(2, round(2 * np.cbrt(len(z)))))
+    bins = [own for own in bins if len(own)]
+    sizes = np.array([len(own) for own in bins], np.float64)
+    there = np.array([labels[own].sum() for own in bins])
+    said = np.clip([expit(z[own]).mean() for own in bins], UNSURE, 1 - UNSURE)
+    shares = (there + PRIOR * said) / (sizes + PRIOR)
+    rising = isotonic_regression(shares, weights=sizes)
+    points: list[tuple[float, float]] = []
+    for start, stop in pairwise(rising.blocks.tolist()):
+        centre = float(np.mean(z[np.concatenate(bins[start:stop])]))
+        height = float(logit(rising.x[start]))
+        # Ties may share a centre.
+        if not points or (centre > points[-1][0] and height > points[-1][1]):
+            points.append((centre, height))
+    return plain.model_copy(update={"curve": tuple(points) if len(points) > 1 else ()})
 
 
 def _follow(
