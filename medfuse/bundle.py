@@ -23,7 +23,7 @@ from medfuse.trust.calibration import Calibration
 from medfuse.trust.record import TrustRecord
 from medfuse.types import Modality
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 MANIFEST = "manifest.json"
 GRAPH = "predict.onnx"
 ANSWER_GRAPH = "answer.onnx"
@@ -42,8 +42,8 @@ EXPLAINING = (ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS, BACKGROUND)
 WRITING = (TEXT_GRAPH, WEIGHTS)
 """What one that writes findings text has beside that."""
 
-READ_VERSIONS = (2, 3, SCHEMA_VERSION)
-"""One of version 2 writes no text, and one of version 3 promises nothing; else they are alike."""
+READ_VERSIONS = (2, 3, 4, SCHEMA_VERSION)
+"""One of version 2 writes no text, one of 3 promises nothing and none up to 4 was recalibrated."""
 
 TIE = "medfuse.predict"
 """The key of another graph's metadata that names the graph whose answers it goes with."""
@@ -260,10 +260,34 @@ class TextManifest(Settings):
     parity: TextParity
 
 
+class RecalibrationRecord(Settings):
+    """Whose studies a bundle's calibration and promises rest on, where not on training's.
+
+    Attributes:
+        created: When.
+        parent: Digest of the bundle that it was made from.
+        cohort: Digest of the table's rows.
+        split: Which of its studies.
+        studies: How many of them were used.
+        patients: Of so many.
+        left_out: Studies that were not, by reason.
+        novelty: The modalities of which these studies say what is usual; of others the parent does.
+    """
+
+    created: AwareDatetime
+    parent: Sha256
+    cohort: Sha256
+    split: str
+    studies: int = Field(gt=0)
+    patients: int = Field(gt=0)
+    left_out: dict[str, int]
+    novelty: tuple[Modality, ...]
+
+
 class Manifest(Settings):
     """All that is true of a bundle; see docs/bundle.md for each field."""
 
-    schema_version: Literal[2, 3, 4] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4, 5] = SCHEMA_VERSION
     notice: str = NOTICE
     created: AwareDatetime
     files: dict[FileName, FileRecord] = Field(default_factory=dict)
@@ -288,6 +312,9 @@ class Manifest(Settings):
     training_data: str = Field(description="digest of the cohort the model was trained on")
     leaks: LeakRecord | None = Field(
         default=None, description="what that cohort gives away; null where nobody looked"
+    )
+    recalibrated: RecalibrationRecord | None = Field(
+        default=None, description="None of a bundle that is as it was exported"
     )
     metrics: dict[str, JsonValue] = Field(description="the checkpoint's figures, for the record")
     trained_with: dict[str, str] = Field(description="libraries and their versions")

@@ -88,6 +88,7 @@ def test_the_commands_are_those_of_the_readme() -> None:
         "report",
         "verify-report",
         "predict-cohort",
+        "recalibrate",
         "evaluate",
         "dictate",
         "retrieve",

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from medfuse.bundle import NOTICE
 from medfuse.cli import build_app
 from medfuse.errors import CohortError, SettingsError
-from medfuse.training.novelty import Described, fit_novelty
 from medfuse.trust.descriptors import describe
 from medfuse.trust.evaluation import Evaluation
+from medfuse.trust.novelty_fitting import Described, fit_novelty
 from medfuse.trust.record import QuestionTrust, TrustRecord
 from medfuse.types import Modality, Study
 from medfuse_serving.evaluate import measure_cohort
@@ -174,6 +174,10 @@ def test_a_cohort_can_be_named_by_the_settings_of_a_run(
     )
     report = measure_cohort(Predictor(bundle), settings, resamples=0)
     assert report.studies == 30
+    # As an import writes it, beside its table.
+    beside = cohort.with_name("cohort.toml")
+    beside.write_text('[cohort]\ntable = "cohort.csv"\nrelative_to = "settings_file"\n')
+    assert measure_cohort(Predictor(bundle), beside, resamples=0).studies == STUDIES
     settings.write_text("[fit]\n")
     with pytest.raises(SettingsError, match="cohort"):
         measure_cohort(Predictor(bundle), settings, resamples=0)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from medfuse.errors import BundleError
-from medfuse.training.novelty import FEWEST, SHARED, Described, count_words, fit_novelty
 from medfuse.trust.descriptors import describe_image, describe_voice
 from medfuse.trust.novelty import (
     PAIRS,
@@ -19,6 +18,7 @@ from medfuse.trust.novelty import (
     hash_pairs,
     to_bytes,
 )
+from medfuse.trust.novelty_fitting import FEWEST, SHARED, Described, count_words, fit_novelty
 from medfuse.types import Modality
 
 USUAL = Usual(

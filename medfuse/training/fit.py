@@ -46,15 +46,9 @@ from medfuse.training.processes import WHOLE, Share, choose_strategy, name_accel
 from medfuse.training.settings import TrainSettings
 from medfuse.training.start import begin_from
 from medfuse.training.text import describe_text
-from medfuse.trust.answers import AS_GIVEN, Answers
-from medfuse.trust.calibration import (
-    Calibration,
-    TargetCalibration,
-    fit_calibration,
-    fit_subsets,
-    label_slices,
-)
-from medfuse.trust.fitting import fit_trust
+from medfuse.trust.answers import Answers
+from medfuse.trust.calibration import Calibration, TargetCalibration, label_slices
+from medfuse.trust.fitting import fit_promises
 from medfuse.trust.record import TrustRecord
 
 
@@ -178,27 +172,21 @@ def fit_model(
     module.to(device)
     validation = ask_module(settings, module, cohort, features, Split.VALIDATION)
     shifted = fit.balance != "none" or settings.objectives.supervised.focus != PLAIN
-    calibration = fit_calibration(
-        settings.tasks, validation.logits[AS_GIVEN], validation.labels, bias=shifted
-    )
-    subsets = fit_subsets(
+    promised = fit_promises(
         settings.tasks,
-        {name: own for name, own in validation.logits.items() if name != AS_GIVEN},
-        validation.labels,
-        [row.patient_id for row in validation.rows],
+        validation,
+        settings.trust,
+        _read_scale(settings.tasks, parts.scale),
         bias=shifted,
     )
-    calibration = calibration.model_copy(update={"subsets": subsets})
-    calibration = _undo_scale(settings.tasks, calibration, parts.scale)
-    validation = validation.calibrated(settings.tasks, calibration)
     return Fitted(
         module=module,
-        calibration=calibration,
-        validation=validation,
-        trust=fit_trust(settings.tasks, validation, settings.trust),
+        calibration=promised.calibration,
+        validation=promised.answers,
+        trust=promised.trust,
         history=history,
         text=(
-            describe_text(settings, module.model, parts.vocabulary, validation)
+            describe_text(settings, module.model, parts.vocabulary, promised.answers)
             if parts.vocabulary
             else None
         ),
@@ -317,17 +305,17 @@ def build_seeded(settings: TrainSettings, vocabulary: Vocabulary | None = None) 
     return model
 
 
-def _undo_scale(
-    tasks: Sequence[Task], calibration: Calibration, scale: QuantityScale
-) -> Calibration:
+def _read_scale(tasks: Sequence[Task], scale: QuantityScale) -> Calibration:
     """Let quantities be read in their own unit again."""
-    targets = dict(calibration.targets)
-    for task, where in label_slices(tasks):
-        if task.kind is TaskKind.REGRESSION:
-            targets[task.targets[0]] = TargetCalibration(
+    return Calibration(
+        targets={
+            task.targets[0]: TargetCalibration(
                 offset=scale.offset[where.start], scale=scale.scale[where.start]
             )
-    return calibration.model_copy(update={"targets": targets})
+            for task, where in label_slices(tasks)
+            if task.kind is TaskKind.REGRESSION
+        }
+    )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from medfuse.training.fit import (
     quiet_lightning,
 )
 from medfuse.training.gather import gather, thin
-from medfuse.training.novelty import describe_rows, fit_novelty
+from medfuse.training.novelty import describe_rows
 from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, plot_roc
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
@@ -33,6 +33,7 @@ from medfuse.training.workers import combine
 from medfuse.trust.answers import AS_GIVEN, Answers, pool
 from medfuse.trust.measure import measure_gains, measure_subsets, read_bayes
 from medfuse.trust.metrics import headline
+from medfuse.trust.novelty_fitting import fit_novelty
 
 SETTINGS = "settings.json"
 METRICS = "metrics.json"

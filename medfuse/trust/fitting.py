@@ -1,16 +1,82 @@
-"""A model's answers to validation studies in, what may be promised of its answers out."""
+"""A model's answers to validation studies in, how to read and what to promise of its answers out.
+
+Training fits a new model so, and recalibration a bundle to a hospital's own studies.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from medfuse.config import Task, TaskKind
 from medfuse.trust.answers import AS_GIVEN, Answers
-from medfuse.trust.calibration import Calibration, label_slices, logit_slices, probabilities
+from medfuse.trust.calibration import (
+    Calibration,
+    fit_calibration,
+    fit_subsets,
+    label_slices,
+    logit_slices,
+    name_fittable,
+    probabilities,
+)
 from medfuse.trust.conformal import least_probability, widest_error
 from medfuse.trust.record import ABSENT, PRESENT, QuestionTrust, TrustRecord, TrustSettings
 from medfuse.trust.selective import sure_from
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """How a model's answers are read, and what is promised of them.
+
+    Attributes:
+        calibration: How.
+        answers: The studies' answers that it was fitted to, calibrated.
+        trust: What is promised, by them.
+    """
+
+    calibration: Calibration
+    answers: Answers
+    trust: TrustRecord
+
+
+def fit_promises(
+    tasks: Sequence[Task],
+    answers: Answers,
+    settings: TrustSettings,
+    before: Calibration,
+    *,
+    bias: bool = False,
+) -> Promised:
+    """Fit the calibration of every subset of modalities, and then what is promised of it.
+
+    Args:
+        tasks: In the order of the logits.
+        answers: Raw, to studies that the model was not fitted to.
+        settings: What is promised.
+        before: How answers were read so far. It stays for quantities, which are not calibrated, and
+            for whatever it names that the studies are too few for.
+        bias: Never fit a temperature alone: training balanced the classes, or the studies come from
+            elsewhere than the model's, where a finding is more or less frequent.
+    """
+    labels, given = answers.labels, answers.logits[AS_GIVEN]
+    fittable = name_fittable(tasks, labels)
+    targets = fit_calibration(tasks, given, labels, bias=bias).targets
+    kept = {t: own for t, own in before.targets.items() if t not in fittable}
+    subsets = fit_subsets(
+        tasks,
+        {name: own for name, own in answers.logits.items() if name != AS_GIVEN},
+        labels,
+        [row.patient_id for row in answers.rows],
+        bias=bias,
+    )
+    names = [*subsets, *(name for name in before.subsets if name not in subsets)]
+    calibration = Calibration(
+        targets=targets | kept,
+        subsets={name: before.subsets.get(name, {}) | subsets.get(name, {}) for name in names},
+    )
+    calibrated = answers.calibrated(tasks, calibration)
+    return Promised(calibration, calibrated, fit_trust(tasks, calibrated, settings))
 
 
 def fit_trust(tasks: Sequence[Task], validation: Answers, settings: TrustSettings) -> TrustRecord:

@@ -1,32 +1,37 @@
 """A predictor and a cohort's rows in; each study's answers, and what kind of study it is, out."""
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from pydantic import ValidationError
+from pydantic import JsonValue
 
-from medfuse.config import Limits, Settings
+from medfuse.config import Limits, Settings, Task, read_settings
 from medfuse.data.cohort import CohortRow, CohortSettings, load_study
 from medfuse.data.dicom import read_acquisition
 from medfuse.data.picture import is_picture
 from medfuse.data.prepare import collate
-from medfuse.errors import InputError, SettingsError
+from medfuse.errors import InputError
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.descriptors import describe
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, Study, subset_name
 from medfuse_serving.predictor import Predictor
 
 
-class _Source(Settings):
-    """The part of a run's settings that says where its cohort is."""
+class Source(Settings):
+    """The parts of a run's settings that say where its cohort is and what is asked of it.
 
-    model_config = Settings.model_config | {"extra": "ignore"}
+    Attributes:
+        cohort: How it is read.
+        tasks: What is asked; empty where the file does not say.
+        fit: How the run's model is fitted; None where the file is not of a run.
+    """
 
     cohort: CohortSettings
+    tasks: tuple[Task, ...] = ()
+    fit: dict[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class AskedStudy:
     note: str | None = field(default=None, repr=False)
 
 
-def read_source(path: Path) -> CohortSettings:
+def read_source(path: Path) -> Source:
     """Read how a cohort is read.
 
     Args:
@@ -64,13 +69,8 @@ def read_source(path: Path) -> CohortSettings:
         SettingsError: The TOML file cannot be used.
     """
     if path.suffix != ".toml":
-        return CohortSettings(table=path)
-    try:
-        return _Source.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).cohort
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise SettingsError(f"{path}: not settings with a [cohort] to read") from error
+        return Source(cohort=CohortSettings(table=path))
+    return read_settings(path, Source, Source.model_fields)
 
 
 def ask_studies(

@@ -97,31 +97,22 @@ def measure_cohort(
         CohortError: The table, or a column to group by, cannot be used; or no study can.
     """
     from medfuse.data.cohort import read_cohort
-    from medfuse.errors import CohortError
     from medfuse.trust.evaluation import Evaluation, measure_answers, measure_novelty, measure_wrong
     from medfuse.trust.figures import ReportSettings
     from medfuse.trust.measure import read_bayes
     from medfuse.trust.record import TrustRecord
     from medfuse.types import MODALITIES
-    from medfuse_serving.cohort import AskedStudy, gather_answers, read_source
+    from medfuse_serving.cohort import gather_answers, read_source
 
     manifest = predictor.bundle.manifest
-    settings = read_source(source)
+    settings = read_source(source).cohort
     found = read_cohort(settings, manifest.tasks)
     chosen, rows = choose_rows(found, split)
     groups = read_columns(settings, rows, group_by)
-    asked: list[AskedStudy] = []
-    left_out: Counter[str] = Counter(found.excluded)
-    studies = ask_with_progress(
+    asked, unusable = ask_with_progress(
         predictor, rows, every_subset=every_subset, keep_inputs=WRONG if wrong_inputs else 0
     )
-    for study in studies:
-        if isinstance(study, str):
-            left_out[f"files cannot be used ({study})"] += 1
-        else:
-            asked.append(study)
-    if not asked:
-        raise CohortError("no study of the cohort can be used")
+    left_out = dict(found.excluded) | unusable
     record = manifest.trust or TrustRecord()
     answers = gather_answers(asked).calibrated(manifest.tasks, manifest.calibration)
     place = {row.study_id: i for i, row in enumerate(rows)}
@@ -140,7 +131,7 @@ def measure_cohort(
             "split": chosen,
             "studies": len(asked),
             "patients": len({a.row.patient_id for a in asked}),
-            "left_out": dict(left_out),
+            "left_out": left_out,
             "resamples": resamples,
             "seed": seed,
             "novelty": measure_novelty(p_values, record),
@@ -199,15 +190,32 @@ def ask_with_progress(
     *,
     every_subset: bool = False,
     keep_inputs: int = 0,
-) -> "list[AskedStudy | str]":
-    """Ask about studies, with progress on stderr."""
+) -> "tuple[list[AskedStudy], dict[str, int]]":
+    """Ask about studies, with progress on stderr.
+
+    Returns:
+        The answers, and how many studies could not be used, by reason.
+
+    Raises:
+        CohortError: None can.
+    """
     from rich.progress import Progress
 
+    from medfuse.errors import CohortError
     from medfuse_serving.cohort import ask_studies
 
-    asked = ask_studies(predictor, rows, every_subset=every_subset, keep_inputs=keep_inputs)
+    studies = ask_studies(predictor, rows, every_subset=every_subset, keep_inputs=keep_inputs)
+    asked: list[AskedStudy] = []
+    unusable: Counter[str] = Counter()
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        return list(bar.track(asked, total=len(rows), description="Asking about studies"))
+        for study in bar.track(studies, total=len(rows), description="Asking about studies"):
+            if isinstance(study, str):
+                unusable[f"files cannot be used ({study})"] += 1
+            else:
+                asked.append(study)
+    if not asked:
+        raise CohortError("no study of the cohort can be used")
+    return asked, dict(unusable)
 
 
 def read_columns(
@@ -246,7 +254,7 @@ def predict_cohort(
     from medfuse_serving.predictor import Predictor
 
     predictor = Predictor(bundle, provider)
-    settings = read_source(cohort).model_copy(update={"unlabelled": "train", "labels": {}})
+    settings = read_source(cohort).cohort.model_copy(update={"unlabelled": "train", "labels": {}})
     found = read_cohort(settings, ())
     _, rows = choose_rows(found, split)
     table = tabulate(predictor, rows)
