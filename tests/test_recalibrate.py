@@ -102,6 +102,9 @@ def test_the_new_bundle_says_the_chances_that_the_labels_were_drawn_from(made: B
     own = made.manifest.calibration.of("findings.brightness", "image")
     assert own.temperature == pytest.approx(1 / SLOPE, rel=0.2)
     assert -own.bias == pytest.approx(SLOPE * OFFSET, rel=0.2)
+    # So does what stands for a subset that has too few studies: never a temperature alone.
+    overall = made.manifest.calibration.targets["findings.brightness"]
+    assert -overall.bias == pytest.approx(SLOPE * OFFSET, rel=0.2)
     predictor = Predictor(made.path)
     for level in (0.2, 0.4, 0.6):
         pixels = np.full((40, 40), round(4095 * level), np.uint16)
@@ -289,6 +292,7 @@ def test_the_command_says_what_the_new_bundle_rests_on(
     assert result.exit_code == 0, result.output
     assert f"{STUDIES // 2} studies of {STUDIES // 4} patients (split: validation)" in result.output
     assert "novelty  image" in result.output
+    assert "findings.wordiness present" in result.output
     assert open_bundle(tmp_path / "out").digest in result.output
     assert "P1" not in result.output
 

@@ -304,14 +304,18 @@ def print_made(made: "Bundle", console: Console) -> None:
         f"{record.studies} studies of {record.patients} patients (split: {record.split}), "
         f"{left_out} left out"
     )
-    table = Table("modalities", "question", "studies", "left open", title_justify="left")
+    table = Table("modalities", "studies", "left open")
     for subset, questions in trust.subsets.items():
-        for question, own in questions.items():
-            counts = ", ".join(f"{n} {name}" for name, n in own.studies.items())
-            never = [name for name, least in own.least.items() if not least]
-            table.add_row(subset, question, counts, ", ".join(never))
+        studies = max(sum(own.studies.values()) for own in questions.values())
+        never = [
+            f"{question} {name}"
+            for question, own in questions.items()
+            for name, least in own.least.items()
+            if not least
+        ]
+        table.add_row(subset, str(studies), ", ".join(never))
     console.print(table)
-    console.print("Left open: classes of which too few studies are there to leave them out.")
+    console.print("Left open: classes that too few studies have for them to be left out of a set.")
     console.print(f"novelty  {', '.join(record.novelty) or 'as before'}")
     console.print(f"digest   {made.digest}", soft_wrap=True)
     console.print(
