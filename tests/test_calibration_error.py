@@ -148,5 +148,9 @@ def test_a_report_gives_the_error_that_was_seen_and_the_one_without_chance() -> 
         [ends(report.targets[t][DEBIASED])[2] for t in FINDINGS.targets],
     )
     assert whole < max(parts)
+    sure = make_answers(labels, {AS_GIVEN: 4 * logits})
+    far = measure_subsets([FINDINGS], sure, ReportSettings(resamples=100), {})[AS_GIVEN].targets
+    parts = [ends(far[t][DEBIASED])[1] for t in FINDINGS.targets]
+    assert ends(far["findings"][DEBIASED])[1] == pytest.approx(np.mean(parts), rel=0.05)
     none = measure_subsets([FINDINGS], given, ReportSettings(resamples=0), {})[AS_GIVEN]
     assert none.targets["findings"][DEBIASED] == Figure(value=None)

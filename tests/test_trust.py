@@ -12,8 +12,9 @@ from medfuse.attribution.record import BadgeRecord, CheckRecord, ExplanationReco
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import CohortRow
 from medfuse.trust.answers import AS_GIVEN, Answers
-from medfuse.trust.calibration import Calibration, TargetCalibration
-from medfuse.trust.fitting import fit_trust
+from medfuse.trust.calibration import Calibration, TargetCalibration, calibrate
+from medfuse.trust.conformal import least_probability
+from medfuse.trust.fitting import fit_promises, fit_trust
 from medfuse.trust.judging import judge_answers
 from medfuse.trust.novelty import NoveltyModel, Usual
 from medfuse.trust.record import QuestionTrust, TrustRecord, TrustSettings
@@ -76,6 +77,30 @@ def test_unknown_labels_do_not_count() -> None:
     record = fit_trust([FINDINGS], make_answers(labels, {"note": np.zeros((3, 2))}), SETTINGS)
     counts = [record.subsets["note"][t].studies for t in FINDINGS.targets]
     assert counts == [{"absent": 1, "present": 1}, {"absent": 1, "present": 1}]
+
+
+def test_what_studies_are_too_few_for_is_read_as_before_and_the_rest_anew() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.column_stack([rng.random(300) < 0.4, np.arange(300) < 3, rng.normal(50, 9, 300)])
+    logits = np.column_stack([rng.normal(8 * truth[:, 0] - 4, 4), rng.normal(0, 1, (300, 2))])
+    given = make_answers(truth.astype(float), {AS_GIVEN: logits, "image": logits})
+    old, age = TargetCalibration(temperature=7.0), TargetCalibration(offset=50.0, scale=9.0)
+    both = {"findings.nodule": old, "findings.effusion": old}
+    before = Calibration(targets={**both, "age.age": age}, subsets={"image": both, "voice": both})
+    fitted = fit_promises([FINDINGS, AGE], given, SETTINGS, before, bias=True)
+    targets, subsets = fitted.calibration.targets, fitted.calibration.subsets
+    assert (targets["findings.effusion"], targets["age.age"]) == (old, age)
+    assert subsets["image"]["findings.effusion"] == old
+    assert subsets["voice"] == both
+    # Two normal distributions 8 apart with a spread of 4: the logit is half of what was said.
+    for own in (targets["findings.nodule"], subsets["image"]["findings.nodule"]):
+        assert own.temperature == pytest.approx(2.0, rel=0.3)
+    # Promises are chosen on what is said then, and only of what was answered.
+    assert set(fitted.trust.subsets) == {"image"}
+    read = expit(calibrate([FINDINGS, AGE], logits, fitted.calibration, "image"))
+    nodule = fitted.trust.of("image", "findings.nodule")
+    assert nodule is not None
+    assert nodule.positive == least_probability(read[truth[:, 0] == 1, 0], SETTINGS.sensitivity)
 
 
 @pytest.mark.parametrize("skill", [0.0, 1.0, 3.0])
