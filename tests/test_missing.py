@@ -1,148 +1,136 @@
-from collections.abc import Sequence
+"""What a missing modality might change: by hand, against single answers, and on the page."""
+
+import html
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from jaxtyping import Bool
+from playwright.sync_api import Browser, expect
 
-from medfuse.config import Task, TaskKind
-from medfuse.data.cohort import CohortRow, Split
-from medfuse.data.missing import MissingSettings, Removal, keep_modalities, thin_row
-from medfuse.errors import CohortError
-from medfuse.presence import choose_subset, scale_odds, subset_chances
-from medfuse.types import MODALITIES, SUBSETS, Modality
+from medfuse.data.studies import find_studies
+from medfuse.types import Modality, Study
+from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.api import build_api
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.language import ENGLISH, find_language
+from medfuse_serving.missing import FEWEST, Reach, explore
+from medfuse_serving.missing_view import reach_html
+from medfuse_serving.page import mount_page
+from medfuse_serving.predictor import Predictor
+from tests.browser import assert_accessible, open_browser, open_page
+from tests.hand_bundle import make_dicom, make_study
+from tests.hand_network import MIXED, HandNetwork
+from tests.live import running
 
-TASKS = (
-    Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "effusion")),
-    Task(name="affect", kind=TaskKind.BINARY, classes=("low_mood",)),
+pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+
+LEVELS = (0, 700, 1400, 2100, 2800, 3500)
+OTHERS = tuple(
+    Study(images=(make_dicom(np.full((9, 18), level, np.uint16)),), note=b"FINDINGS: cough")
+    for level in LEVELS
 )
-RANDOM = MissingSettings(mechanism=Removal.RANDOM, rate=0.5)
-FINDING = MissingSettings(mechanism=Removal.FINDING, rate=0.5, finding="findings.effusion")
-SITE = MissingSettings(mechanism=Removal.SITE, rate=0.5)
+NOTE = Study(note=b"FINDINGS: fever")
 
 
-def make_rows(n: int, effusion: Sequence[float] = (0.0, 1.0)) -> list[CohortRow]:
-    return [
-        CohortRow(
-            number=i + 1,
-            labels=(1.0, effusion[i % len(effusion)], 0.0),
-            patient_id=f"p{i}",
-            study_id=f"s{i}",
-            site="abcdefgh"[i % 8],
-            split=tuple(Split)[i % 3],
-        )
-        for i in range(n)
+@pytest.fixture(scope="module")
+def predictor(hand_bundle: Path) -> Predictor:
+    return Predictor(hand_bundle)
+
+
+def test_a_range_is_that_of_the_answers_with_each_other_s_part(predictor: Predictor) -> None:
+    (reach,) = explore(predictor, NOTE, OTHERS)
+    assert (reach.modality, reach.count) == (Modality.IMAGE, len(OTHERS))
+    answers = [
+        to_answer(predictor.predict([replace(NOTE, images=other.images)])[0]) for other in OTHERS
     ]
+    for task in answers[0].tasks:
+        for name in task.probabilities:
+            each = [
+                next(t for t in a.tasks if t.name == task.name).probabilities[name] for a in answers
+            ]
+            assert reach.ranges[f"{task.name}.{name}"] == (min(each), max(each))
+    low, high = reach.ranges["findings.brightness"]
+    assert low < high  # the hand network reads how bright it is
 
 
-def keep(
-    settings: MissingSettings, rows: Sequence[CohortRow], present: Bool[np.ndarray, "n 3"]
-) -> Bool[np.ndarray, "n 3"]:
-    return keep_modalities(settings, TASKS, rows, present)
-
-
-def test_chances_of_what_is_left_are_those_counted_by_hand() -> None:
-    # Missing with chances 1/2, 1/4 and 1: image alone 1/2 x 1/4, note alone 1/2 x 3/4, both 3/8,
-    # none 1/8, which is drawn again.
-    rates = dict(zip(MODALITIES, (0.5, 0.25, 1.0), strict=True))
-    chances = dict(zip(SUBSETS, subset_chances(rates).tolist(), strict=True))
-    image, note = frozenset({Modality.IMAGE}), frozenset({Modality.NOTE})
-    assert chances[image] == pytest.approx(1 / 7)
-    assert chances[note] == pytest.approx(3 / 7)
-    assert chances[image | note] == pytest.approx(3 / 7)
-    assert sum(chances.values()) == pytest.approx(1)
-    halves = np.array([0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5])
-    assert [choose_subset(halves, uniform) for uniform in (0.0, 0.49, 0.51)] == [1, 1, 6]
-
-
-def test_odds_are_scaled_as_by_hand() -> None:
-    assert scale_odds(0.5, 3.0) == pytest.approx(0.75)
-    assert scale_odds(0.25, 3.0) == pytest.approx(0.5)
-    assert scale_odds(0.0, 3.0) == 0
-    assert scale_odds(1.0, 0.25) == 1
-
-
-def test_without_a_mechanism_every_study_keeps_what_it_has() -> None:
-    present = np.array([[True, False, True], [False, False, False]])
-    assert (keep(MissingSettings(), make_rows(2), present) == present).all()
-
-
-@given(
-    settings=st.sampled_from([RANDOM, FINDING, SITE]),
-    present=arrays(np.bool_, (24, 3)),
-    seed=st.integers(0, 5),
-)
-def test_nothing_is_given_and_the_last_modality_is_never_taken(
-    settings: MissingSettings, present: Bool[np.ndarray, "24 3"], seed: int
+def test_a_modality_that_is_there_or_that_few_others_have_has_no_range(
+    predictor: Predictor,
 ) -> None:
-    kept = keep(settings.model_copy(update={"seed": seed}), make_rows(24), present)
-    assert (kept <= present).all()
-    assert (kept.any(axis=1) == present.any(axis=1)).all()
+    assert explore(predictor, make_study(), OTHERS) == ()
+    assert explore(predictor, NOTE, OTHERS[: FEWEST - 1]) == ()
+    lacking = (*OTHERS[: FEWEST - 1], NOTE)
+    assert explore(predictor, NOTE, lacking) == ()
+    (reach,) = explore(predictor, NOTE, OTHERS[:FEWEST])
+    assert reach.count == FEWEST
 
 
-@pytest.mark.parametrize("settings", [RANDOM, FINDING, SITE])
-def test_what_a_study_keeps_depends_on_no_other_study(settings: MissingSettings) -> None:
-    rows, present = make_rows(60), np.ones((60, 3), bool)
-    kept = keep(settings, rows, present)
-    order = np.random.default_rng(0).permutation(60)[:20]
-    assert (keep(settings, [rows[i] for i in order], present[:20]) == kept[order]).all()
-    other = keep(settings.model_copy(update={"seed": 1}), rows, present)
-    assert (other != kept).any()
+def test_nothing_is_answered_for_who_has_gone_on(predictor: Predictor) -> None:
+    asked: list[bool] = []
+
+    def go_on() -> bool:
+        asked.append(True)
+        return len(asked) < 3
+
+    assert explore(predictor, NOTE, OTHERS, go_on) == ()
+    assert len(asked) == 3
 
 
-def test_modalities_go_missing_at_random_as_often_as_the_rate_says() -> None:
-    n = 2_400
-    # (r - r^3) / (1 - r^3) with r = 1/2: three of seven; with 3/4, 21 of 37; with 1/4, 5 of 21.
-    lost = ~keep(RANDOM, make_rows(n), np.ones((n, 3), bool))
-    assert lost.mean(axis=0) == pytest.approx([3 / 7] * 3, abs=5 * 0.5 / np.sqrt(n))
+def test_the_table_has_each_answer_and_its_range_but_nothing_that_is_withheld(
+    predictor: Predictor,
+) -> None:
+    answer = to_answer(predictor.predict([NOTE])[0])
+    reach = Reach(Modality.IMAGE, 7, {"findings.brightness": (0.1234, 0.9)})
+    shown = reach_html(ENGLISH, answer, [reach], ())
+    seen = " ".join(html.unescape(re.sub("<[^>]*>", " ", shown)).split())
+    assert "missing image" in seen
+    assert "7 other patients" in seen
+    now = format_probability(answer.tasks[0].probabilities["brightness"])
+    assert f"Brightness {now} 12.3 % to 90.0 %" in seen
+    assert "left:12.3%;width:77.7%" in shown
+    assert reach_html(ENGLISH, answer, [reach], {"findings.brightness"}) == ""
+    assert "缺失" in reach_html(find_language("zh"), answer, [reach], ())
 
 
-def test_a_finding_multiplies_the_odds_by_three_and_its_absence_divides_them() -> None:
-    n = 3_600
-    rows = make_rows(n, effusion=(0.0, 1.0, np.nan))
-    lost = ~keep(FINDING, rows, np.ones((n, 3), bool))
-    for place, share in enumerate((5 / 21, 21 / 37, 3 / 7)):
-        own = lost[place::3].mean(axis=0)
-        assert own == pytest.approx([share] * 3, abs=5 * 0.5 / np.sqrt(n / 3))
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
 
 
-def test_a_site_lacks_the_same_modalities_in_all_its_studies() -> None:
-    rows = make_rows(160)
-    kept = keep(SITE, rows, np.ones((160, 3), bool))
-    by_site = {site: {tuple(k) for k, r in zip(kept.tolist(), rows, strict=True) if r.site == site}
-               for site in "abcdefgh"}  # fmt: skip
-    assert all(len(found) == 1 for found in by_site.values())
-    assert len(set.union(*by_site.values())) > 2
-    # A study that has nothing but what its site lacks keeps it.
-    lacking = np.flatnonzero(~kept[:, 0])[0]
-    alone = np.zeros((160, 3), bool)
-    alone[lacking, 0] = True
-    assert keep(SITE, rows, alone)[lacking, 0]
+def test_the_page_shows_it_once_it_is_asked_and_not_beside_another_study(
+    browser: Browser, predictor: Predictor, tmp_path: Path
+) -> None:
+    for number, other in enumerate(OTHERS):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "i.dcm").write_bytes(other.images[0])
+    explainer = Explainer(predictor, tmp_path, HandNetwork(MIXED))
+    app = mount_page(build_api(explainer), explainer, find_studies(tmp_path))
+    with running(app) as url, open_page(browser, url) as page:
+        ask = page.get_by_role("button", name="Show what a missing part might change")
+        expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        expect(ask).to_be_hidden()
+        page.get_by_label("Note", exact=True).fill("FINDINGS: fever")
+        page.get_by_role("button", name="Predict").click()
+        ask.click()
+        table = page.locator("#answer .mf-reach")
+        expect(table).to_contain_text("What the missing image might change")
+        expect(table).to_contain_text("6 other patients")
+        assert_accessible(page, "what a missing image might change")
+        page.get_by_label("Note", exact=True).press_sequentially(" and cough")
+        expect(table).to_have_count(0)
 
 
-def test_studies_without_a_site_are_refused_where_sites_count() -> None:
-    rows = [replace(row, site="") for row in make_rows(3)]
-    with pytest.raises(CohortError, match="row 1: no site"):
-        keep(SITE, rows, np.ones((3, 3), bool))
-
-
-def test_only_the_splits_asked_for_lose_anything() -> None:
-    settings = RANDOM.model_copy(update={"splits": (Split.TEST,), "rate": 0.9})
-    rows = make_rows(60)
-    kept = keep(settings, rows, np.ones((60, 3), bool))
-    tested = np.array([row.split is Split.TEST for row in rows])
-    assert kept[~tested].all()
-    assert kept[tested].mean() < 0.6
-
-
-def test_a_thinned_row_has_no_trace_of_what_was_taken() -> None:
-    whole = replace(
-        make_rows(1)[0], images=(Path("a"),), note=Path("b"), note_text="c", voice=Path("d")
-    )
-    bare = thin_row(whole, np.array([False, False, True]))
-    assert (bare.images, bare.note, bare.note_text, bare.voice) == ((), None, None, Path("d"))
-    assert thin_row(whole, np.ones(3, bool)) == whole
+def test_without_other_studies_it_cannot_be_asked(browser: Browser, predictor: Predictor) -> None:
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    with (
+        running(mount_page(build_api(explainer), explainer)) as url,
+        open_page(browser, url) as page,
+    ):
+        page.get_by_label("Note", exact=True).fill("FINDINGS: fever")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        expect(page.get_by_role("button", name="Show what a missing")).to_have_count(0)

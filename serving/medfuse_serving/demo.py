@@ -73,7 +73,8 @@ def demo(
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
     if not no_serve:
         console.rule("The page", align="left")
-        studies = ("--examples", str(out / "cohort"), "--worklist", str(out / WORKLIST))
+        cohort = str(out / "cohort")
+        studies = ("--examples", cohort, "--background", cohort, "--worklist", str(out / WORKLIST))
         arguments = ("serve", str(out / "bundle"), "--port", str(port), *studies)
         sys.stdout.flush()
         # Become the server, so that Ctrl-C reaches it alone and it can clean up.

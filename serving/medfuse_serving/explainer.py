@@ -114,6 +114,22 @@ class Explainer:
         """Where the colours of the bundle's maps are full."""
         return self._scales
 
+    def read_others(self) -> tuple[Study, ...]:
+        """Read the background's studies; one that cannot be read is left out."""
+        limits = self.predictor.bundle.manifest.prepare.limits
+        read = []
+        for files in self._files:
+            try:
+                read.append(read_study(files, limits))
+            except InputError as error:
+                logger.warning("a background study is left out: %s", error)
+        return tuple(read)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are other studies to measure a study against."""
+        return bool(self._files)
+
     def explain(
         self,
         study: Study,

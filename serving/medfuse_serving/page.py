@@ -26,6 +26,7 @@ from medfuse.types import Study
 from medfuse_serving import (
     explanation_panel,
     explanation_view,
+    missing,
     reading,
     reading_panel,
     rendering,
@@ -44,11 +45,14 @@ from medfuse_serving.language import (
     find_language,
     message,
 )
+from medfuse_serving.missing import Reach
+from medfuse_serving.missing_view import reach_html
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import reader_of
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.record import Decision
 from medfuse_serving.report.render import make_report
+from medfuse_serving.report.withhold import find_referrals, list_withheld
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
@@ -85,6 +89,7 @@ class Desk:
         form: Of the impression: another for each study, so that none is said of the next.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
+        reaches: Over what its missing modalities could move the answer, once that was asked.
         coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
             shelf would be gone before the page has asked for it.
         views: The explanations that were asked for, one of each target.
@@ -104,6 +109,7 @@ class Desk:
     answer: Answer | None = None
     maps: Shelf | None = None
     coarse: Shelf | None = None
+    reaches: tuple[Reach, ...] = ()
     views: tuple[View, ...] = ()
     report: Shelf | None = None
     dictated: Transcript | None = None
@@ -155,7 +161,9 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def _unanswered(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=(), report=None)
+    return replace(
+        desk, opened=None, answer=None, maps=None, coarse=None, reaches=(), views=(), report=None
+    )
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -233,6 +241,8 @@ def show_answer(desk: Desk) -> str:
     else:
         records = [view.record for view in desk.views]
         body = rendering.answer_html(language, desk.answer, records)
+        withheld = list_withheld(find_referrals(desk.answer, records))
+        body += reach_html(language, desk.answer, desk.reaches, withheld)
     return rendering.card_html(language.text("Answer"), body)
 
 
@@ -430,6 +440,15 @@ def build_page(
                         gr.Button(scale=0, min_width=220), message("Make a PDF report")
                     )
                     report_place = gr.HTML("", elem_id="report-place")
+                    explore = labels.put(
+                        gr.Button(
+                            scale=0,
+                            min_width=320,
+                            elem_id="reach-ask",
+                            visible=explainer.has_others,
+                        ),
+                        message("Show what a missing part might change"),
+                    )
                 controls = explanation_panel.lay_controls(explainer, labels)
                 labels.put(
                     gr.Checkbox(True, elem_id="overlays", interactive=True),
@@ -609,6 +628,19 @@ def build_page(
             }
             return shown | explanation_panel.clear(controls, maps)
 
+        @tell
+        def show_reach(changes: Changes, text: str, desk: Desk) -> Shown:
+            changed = changes.since()
+            desk = edit_note(desk, text)
+            if desk.answer is None:
+                return {answer: gr.skip()}
+            others = explainer.read_others()
+            found = missing.explore(predictor, desk.study, others, lambda: not changed())
+            if changed():
+                return {answer: gr.skip()}
+            desk = replace(desk, reaches=found)
+            return {desk_state: desk, answer: show_answer(desk)}
+
         @tell_in(impression.place, refuse_reading)
         def keep_impression(
             changed: Callable[[], bool], said: str, text: str, desk: Desk, words: str, reader: str
@@ -766,6 +798,9 @@ def build_page(
             concurrency_limit=2,
             api_visibility="private",
             show_progress="hidden",
+        )
+        explore.click(
+            show_reach, [changes, note, desk], [desk, answer], concurrency_limit=1, **quiet
         )
         example.input(changing(open_example), [changes, example, desk], views, **quiet)
         images.upload(

@@ -1,0 +1,97 @@
+"""A study that lacks modalities in; over what each of them could move its answer out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from medfuse.types import MODALITIES, Modality, Prediction, Study
+from medfuse_serving.predictor import Predictor
+
+FEWEST = 5
+"""Other studies below which their range says too little to be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the answer becomes with other studies' parts in the place of one that is missing.
+
+    The parts are other patients', and are not chosen to go with what this study has: the range says
+    what the model could have answered, not how likely any of it is.
+
+    Attributes:
+        modality: That is missing.
+        count: How many studies lent theirs.
+        ranges: Lowest and highest probability, or value of a regression, by ``task.class`` or task.
+    """
+
+    modality: Modality
+    count: int
+    ranges: Mapping[str, tuple[float, float]]
+
+
+def explore(
+    predictor: Predictor,
+    study: Study,
+    others: Sequence[Study],
+    go_on: Callable[[], bool] = lambda: True,
+) -> tuple[Reach, ...]:
+    """Answer a study with each other study's part in the place of each that it lacks.
+
+    Each answer is the predictor's own, calibrated for what the study has then.
+
+    Args:
+        predictor: Which answered it.
+        study: With at least one modality.
+        others: Whose parts are lent.
+        go_on: Asked before each answer; the rest is left out once it says no.
+
+    Returns:
+        Of each missing modality that at least `FEWEST` others have; nothing that `go_on` ended.
+
+    Raises:
+        InputError: A study cannot be used.
+    """
+    found = []
+    for modality in MODALITIES:
+        if _has(study, modality):
+            continue
+        filled = [_lend(study, other, modality) for other in others if _has(other, modality)]
+        answers = []
+        for one in filled:
+            if not go_on():
+                return ()
+            answers += predictor.predict([one])
+        # A part may be there and hold nothing that the model reads.
+        heard = [_list_numbers(a) for a in answers if modality in a.used]
+        if len(heard) >= FEWEST:
+            ranges = {
+                name: (min(n[name] for n in heard), max(n[name] for n in heard))
+                for name in heard[0]
+            }
+            found.append(Reach(modality, len(heard), ranges))
+    return tuple(found)
+
+
+def _has(study: Study, modality: Modality) -> bool:
+    if modality is Modality.IMAGE:
+        return bool(study.images)
+    return (study.note if modality is Modality.NOTE else study.voice) is not None
+
+
+def _lend(study: Study, other: Study, modality: Modality) -> Study:
+    if modality is Modality.IMAGE:
+        return replace(study, images=other.images)
+    if modality is Modality.NOTE:
+        return replace(study, note=other.note)
+    return replace(study, voice=other.voice)
+
+
+def _list_numbers(prediction: Prediction) -> dict[str, float]:
+    """List what is answered: each class's probability, or a regression's value."""
+    numbers = {}
+    for own in prediction.tasks:
+        if own.value is not None:
+            numbers[own.task.name] = own.value
+        else:
+            for name, p in zip(own.task.classes, own.probabilities.tolist(), strict=True):
+                numbers[f"{own.task.name}.{name}"] = p
+    return numbers
