@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import urlparse
 
 import numpy as np
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = [
     "--no-sandbox",
@@ -49,9 +49,13 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     assert faults == [], faults
 
 
-def read_greys(page: Page) -> np.ndarray:
-    """Read every pixel of the viewer's canvas back."""
-    rows, columns, grey, greys = page.locator(".mf-pixels").evaluate(
+def read_greys(place: Page | Locator) -> np.ndarray:
+    """Read every pixel of the viewer's canvas back.
+
+    Args:
+        place: The page with the viewer, or one viewer of several.
+    """
+    rows, columns, grey, greys = place.locator(".mf-pixels").evaluate(
         """canvas => {
             const { width, height } = canvas;
             const all = canvas.getContext("2d").getImageData(0, 0, width, height).data;

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from medfuse.data.studies import find_studies
 from medfuse_serving.api import build_api
@@ -85,6 +85,12 @@ def test_no_screen_breaks_a_rule_of_wcag(look: str, browser: Browser, served: Se
         expect(page.locator("#explanation")).to_contain_text("Completeness gap")
         expect(page.locator("#image .mf-heat")).to_be_visible()
         assert_accessible(page, "an explanation")
+        older = make_study().images[0]
+        upload = FilePayload(name="x", mimeType="", buffer=older)
+        page.locator("input[type=file]").nth(1).set_input_files(upload)
+        expect(page.locator("#prior .mf-what")).to_contain_text("pixels")
+        assert_accessible(page, "an earlier study beside it")
+        page.get_by_role("button", name="Remove the prior images").click()
         page.get_by_label("Finding to explain").click()
         page.get_by_role("option", name="findings: wordiness").click()
         page.get_by_role("button", name="Explain this answer").click()

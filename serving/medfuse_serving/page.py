@@ -37,6 +37,7 @@ from medfuse_serving.language import (
     message,
 )
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.prior import Prior, lay_prior, list_identities, show_prior, turn_prior
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
 from medfuse_serving.shelves import Shelf, Shelves
@@ -107,12 +108,7 @@ def lay_images(
     Raises:
         LimitError: There are too many to keep; the desk stays as it is.
     """
-    size = sum(map(len, images))
-    if size > UPLOAD_BYTES:  # not kept: it would stay in memory for as long as the page is open
-        raise LimitError(
-            f"the images have {size} bytes together, and at most {UPLOAD_BYTES} are taken; clear "
-            "them and give fewer, or use the command line"
-        )
+    _check_size(images)
     study = replace(desk.study, images=images)
     desk = _unanswered(replace(desk, study=study))
     try:
@@ -120,6 +116,16 @@ def lay_images(
     except InputError as error:
         return replace(desk, frames=None, problem=str(error))
     return replace(desk, frames=frames, problem="")
+
+
+def _check_size(images: tuple[bytes, ...]) -> None:
+    """Refuse what would stay in memory for as long as the page is open."""
+    size = sum(map(len, images))
+    if size > UPLOAD_BYTES:
+        raise LimitError(
+            f"the images have {size} bytes together, and at most {UPLOAD_BYTES} are taken; clear "
+            "them and give fewer, or use the command line"
+        )
 
 
 def edit_note(desk: Desk, text: str) -> Desk:
@@ -168,8 +174,17 @@ def show_image(desk: Desk) -> str:
     elif desk.frames is None:
         body = rendering.empty_html(language.text("No image given."))
     else:
-        body = viewer_html(desk.frames)
+        name = language.text("Present study")
+        which = escape_text(language.text("Present study: what the answer is about"))
+        body = f'<p class="mf-which">{which}</p>{viewer_html(desk.frames, name)}'
     return rendering.card_html(language.text("Image"), body)
+
+
+def show_prior_of(desk: Desk, prior: Prior, settings: PrepareSettings) -> str:
+    """Show an earlier study beside the one on a desk; nothing where none is given."""
+    given = desk.frames is not None and prior.frames is not None
+    present = list_identities(desk.study.images, settings) if given else frozenset()
+    return show_prior(desk.language, prior, present)
 
 
 def show_note(desk: Desk, settings: PrepareSettings) -> str:
@@ -302,6 +317,8 @@ def build_page(
     ) as page:
         labels = Labels()
         desk = gr.State(Desk(), time_to_live=IDLE_S)
+        # Apart from the desk, which an explanation under way puts back as it found it.
+        prior = gr.State(Prior(), time_to_live=IDLE_S)
         changes = gr.State(Changes(), time_to_live=IDLE_S)
         with gr.Row(elem_classes="mf-top"):
             header = gr.HTML(rendering.header_html(ENGLISH), scale=1)
@@ -327,6 +344,13 @@ def build_page(
                 images = labels.put(
                     gr.File(file_count="multiple", height=104, type="filepath"),
                     message("Images (DICOM)"),
+                )
+                prior_images = labels.put(
+                    gr.File(file_count="multiple", height=104, type="filepath"),
+                    message("Prior images (DICOM)"),
+                )
+                clear_prior = labels.put(
+                    gr.Button(size="sm", elem_id="clear-prior"), message("Remove the prior images")
                 )
                 note = labels.put(
                     gr.Textbox(lines=5, max_lines=12),
@@ -369,9 +393,11 @@ def build_page(
                     message("Show what spoke for and against over the evidence"),
                 )
                 # Each kind of evidence has two places; page.css shows the map where there is one.
-                with gr.Row():
+                with gr.Row(elem_id="evidence"):
                     with gr.Column(min_width=320, elem_classes="mf-evidence"):
-                        image_view = gr.HTML(show_image(Desk()), elem_id="image")
+                        with gr.Row(elem_classes="mf-studies"):
+                            image_view = gr.HTML(show_image(Desk()), elem_id="image")
+                            prior_view = gr.HTML("", elem_id="prior")
                         image_map = gr.HTML("", elem_id="image-map")
                     with gr.Column(min_width=320):
                         with gr.Column(elem_classes="mf-evidence"):
@@ -405,30 +431,45 @@ def build_page(
             body = rendering.problem_html(language, problem)
             return rendering.card_html(language.text("Explanation"), body)
 
+        def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
+            return show_prior(find_language_of(given), Prior(problem=problem), frozenset())
+
         def refuse_report(problem: str, given: tuple[object, ...]) -> str:
             return rendering.problem_html(find_language_of(given), problem)
 
         tell = tell_in(answer, refuse_answer)
         tell_steps = tell_steps_in(controls.summary, refuse_explanation)
-        desk_state = desk
+        desk_state, prior_state = desk, prior
         explained = [controls.summary, image_map, note_map, voice_map]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
+        priors = [prior, prior_view]
+
+        no_prior: Shown = {prior: Prior(), prior_view: ""}
 
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
             if index is None:
-                return show(Desk(desk.language))
+                return show(Desk(desk.language)) | no_prior
             if index == desk.opened:  # Gradio tells of one choice twice
                 return {desk_state: desk}
             study = read_study(examples[index], settings.limits)
             opened = lay_out(desk.language, study, settings, shelves)
-            return show(opened) | {desk_state: replace(opened, opened=index)}
+            return show(opened) | {desk_state: replace(opened, opened=index)} | no_prior
 
         @tell
-        def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
+        def add_images(paths: list[str], desk: Desk, text: str, prior: Prior) -> Shown:
             added = tuple(take_up(path, settings.limits.file_bytes) for path in paths)
             desk = lay_images(edit_note(desk, text), desk.study.images + added, settings, shelves)
-            return show(desk) | {images: None}
+            beside = show_prior_of(desk, prior, settings)
+            return show(desk) | {images: None, prior_view: beside}
+
+        @tell_in(prior_view, refuse_prior)
+        def add_prior(paths: list[str], desk: Desk, prior: Prior) -> Shown:
+            added = tuple(take_up(path, settings.limits.file_bytes) for path in paths)
+            _check_size(prior.images + added)
+            prior = lay_prior(desk.language, prior.images + added, settings, shelves)
+            beside = show_prior_of(desk, prior, settings)
+            return {prior_state: prior, prior_view: beside, prior_images: None}
 
         @tell
         def open_note(path: str, desk: Desk) -> Shown:
@@ -489,13 +530,16 @@ def build_page(
             return {desk_state: replace(desk, report=shelf), report_place: link}
 
         @tell
-        def turn(code: str, text: str, desk: Desk) -> Shown:
+        def turn(code: str, text: str, desk: Desk, prior: Prior) -> Shown:
             language = find_language(code)
             if language is desk.language:  # Gradio tells of one choice twice
                 return {desk_state: desk}
             desk = turn_to(edit_note(desk, text), language, settings, shelves)
+            prior = turn_prior(prior, language, settings, shelves)
             shown: Shown = {
                 desk_state: desk,
+                prior_state: prior,
+                prior_view: show_prior_of(desk, prior, settings),
                 switch: language.code,
                 header: rendering.header_html(language),
                 image_view: show_image(desk),
@@ -569,10 +613,18 @@ def build_page(
             api_visibility="private",
             show_progress="hidden",
         )
-        example.input(changing(open_example), [changes, example, desk], views, **quiet)
+        example.input(changing(open_example), [changes, example, desk], [*views, *priors], **quiet)
         images.upload(
-            changing(add_images), [changes, images, desk, note], [*views, images], **quiet
+            changing(add_images),
+            [changes, images, desk, note, prior],
+            [*views, images, prior_view],
+            **quiet,
         )
+        # These change no study, so an answer and its explanation stay.
+        prior_images.upload(
+            add_prior, [prior_images, desk, prior], [*priors, prior_images], **quiet
+        )
+        clear_prior.click(lambda: no_prior, None, priors, **quiet)
         note_file.upload(changing(open_note), [changes, note_file, desk], views, **quiet)
         dictation.upload(
             changing(add_dictation), [changes, dictation, desk], views, **quiet, concurrency_limit=1
@@ -614,15 +666,15 @@ def build_page(
             **quiet,
         )
         clear.click(
-            changing(lambda desk: show(Desk(desk.language)) | {example: None}),
+            changing(lambda desk: show(Desk(desk.language)) | no_prior | {example: None}),
             [changes, desk],
-            [*views, example],
+            [*views, *priors, example],
             **quiet,
         )
         turning: dict[str, Any] = quiet | {
             "fn": changing(turn),
-            "inputs": [changes, switch, note, desk],
-            "outputs": [*views, switch, header, *labels.components],
+            "inputs": [changes, switch, note, desk, prior],
+            "outputs": [*views, *priors, switch, header, *labels.components],
         }
         switch.input(js="(...values) => medfuseLanguage.keep(values)", **turning)
         page.load(
