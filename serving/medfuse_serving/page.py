@@ -532,8 +532,10 @@ def build_page(
         @tell
         def turn(code: str, text: str, desk: Desk, prior: Prior) -> Shown:
             language = find_language(code)
-            if language is desk.language:  # Gradio tells of one choice twice
-                return {desk_state: desk}
+            # Gradio tells of one choice twice, and of one at every load, which must not lay back
+            # an empty desk over an example that was opened meanwhile.
+            if language.code == desk.language.code:
+                return {desk_state: gr.skip()}
             desk = turn_to(edit_note(desk, text), language, settings, shelves)
             prior = turn_prior(prior, language, settings, shelves)
             shown: Shown = {
