@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from urllib.parse import urlparse
 
 import numpy as np
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = [
@@ -17,6 +18,8 @@ CHROMIUM = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 
 @contextmanager
@@ -69,3 +72,20 @@ def read_greys(place: Page | Locator) -> np.ndarray:
     )
     assert grey, "a pixel has a colour or is see-through"
     return np.frombuffer(greys.encode("latin-1"), np.uint8).reshape(rows, columns).astype(int)
+
+
+def assert_accessible(page: Page, screen: str, fewest: int = 15) -> None:
+    """Hold what is on the screen to every rule of WCAG 2.2 A and AA that axe-core tests.
+
+    Args:
+        page: Which shows it.
+        screen: What it is called where it fails.
+        fewest: Rules that find something to test on it, or it was not looked at.
+    """
+    page.mouse.move(0, 0)
+    # Colours that are still fading would be measured as they are on the way.
+    page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
+    found = Axe().run(page, options=RULES).response
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == [], screen
+    # Nothing was left out: the viewer's parts lie in a shadow tree, which axe looks into.
+    assert len(found["passes"]) > fewest

@@ -5,20 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, FilePayload, Page, expect
+from playwright.sync_api import Browser, FilePayload, expect
 
 from medfuse.data.studies import find_studies
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.page import mount_page
 from medfuse_serving.predictor import Predictor
-from tests.browser import open_browser, open_page
+from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import NOTE, make_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 LOOKS = ("light", "dark", "high contrast")
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
@@ -49,16 +47,6 @@ def served(hand_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def browser() -> Iterator[Browser]:
     with open_browser() as browser:
         yield browser
-
-
-def assert_accessible(page: Page, screen: str) -> None:
-    page.mouse.move(0, 0)
-    # Colours that are still fading would be measured as they are on the way.
-    page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
-    found = Axe().run(page, options=RULES).response
-    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == [], screen
-    # Nothing was left out: the viewer's parts lie in a shadow tree, which axe looks into.
-    assert len(found["passes"]) > 15
 
 
 @pytest.mark.parametrize("look", LOOKS)

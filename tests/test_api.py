@@ -282,7 +282,9 @@ def test_the_documentation_comes_from_this_machine(client: TestClient) -> None:
     assert "://" not in html.replace("http://testserver", "")
     assert client.get("/docs-assets/swagger-ui-bundle.js").status_code == 200
     assert client.get("/docs-assets/swagger-ui.css").status_code == 200
-    assert "default-src 'self'" in client.get("/docs").headers["content-security-policy"]
+    policy = client.get("/docs").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
 
 
 def test_openapi_describes_the_form_and_the_answer(client: TestClient) -> None:

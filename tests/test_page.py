@@ -5,7 +5,6 @@ import html
 import io
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.language import ENGLISH, Language, find_language
+from medfuse_serving.language import ENGLISH
 from medfuse_serving.page import (
     Desk,
     build_page,
@@ -184,6 +183,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, url: str) -> Iterator[Page]:
     with open_page(browser, url) as page:
         expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        expect(page.locator("html[data-language]")).to_be_attached()  # the page has started
         yield page
 
 
@@ -628,28 +628,6 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     expect(page.locator("#image .mf-what")).to_contain_text("像素")
     page.get_by_role("button", name="预测").click()
     expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
-
-
-def test_an_example_that_is_opened_before_the_language_is_known_stays(
-    page: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = threading.Event()
-
-    def find_slowly(code: str) -> Language:
-        assert known.wait(30)
-        return find_language(code)
-
-    monkeypatch.setattr("medfuse_serving.page.find_language", find_slowly)
-    with page.expect_request("**/run/predict*") as asked:
-        page.reload()
-    choose_example(page)
-    shelf = find_shelf(page)
-    known.set()
-    asked.value.response()
-    page.wait_for_timeout(300)
-    assert find_shelf(page) == shelf
-    predict(page)
-    expect(page.locator("#answer")).to_contain_text("Image: used")
 
 
 def test_a_report_is_made_downloaded_and_accepted(

@@ -26,6 +26,7 @@ from medfuse.errors import BundleError, InputError, LimitError, MedfuseError, Se
 from medfuse_serving.answer import Answer, Failure, to_answer, to_failure, to_json
 from medfuse_serving.explainer import Explained, Explainer, GoneError
 from medfuse_serving.forms import OPTIONS, describe_form, read_form, read_options
+from medfuse_serving.headers import SecurityHeaders
 from medfuse_serving.predictor import Predictor
 
 STATUS: dict[type[MedfuseError], HTTPStatus] = {
@@ -46,14 +47,6 @@ LOOK_S = 0.5
 
 SPOOL_BYTES = 16 * 2**20
 """An archive larger than this is written to a temporary file, not kept in memory."""
-
-# Gradio's page needs inline scripts and styles; nothing may come from, or go to, another host.
-SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
-    "connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 CLIENT_GONE = 499
 """What the log says of a request whose client hung up; nobody receives it."""
@@ -280,24 +273,6 @@ class BodyLimit:
             return message
 
         await self.app(scope, bounded, send)
-
-
-class SecurityHeaders:
-    """Adds `SECURITY_HEADERS` to every response, so that no page loads from another host."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.headers = [(k.lower().encode(), v.encode()) for k, v in SECURITY_HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and add to its response."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self.headers]
-            await send(message)
-
-        await self.app(scope, receive, send_with_headers)
 
 
 _CLOSE = {"Connection": "close"}  # or the server would read on, and throw away, the rest

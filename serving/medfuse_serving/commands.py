@@ -133,6 +133,10 @@ def serve(
     upload_mib: Annotated[
         int, typer.Option(help="Most MiB of one request; more is refused.", min=1)
     ] = 1024,
+    accounts: Annotated[
+        Path | None,
+        typer.Option(help="A file of accounts (`medfuse accounts`); without it nobody logs in."),
+    ] = None,
     provider: Provider = None,
     strict: Strict = False,
 ) -> None:
@@ -148,6 +152,7 @@ def serve(
         upload_bytes=upload_mib * 2**20,
         provider=provider,
         strict=strict,
+        accounts=accounts,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
 from medfuse.config import PrepareSettings
@@ -38,6 +39,7 @@ from medfuse_serving.language import (
 )
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.prior import Prior, lay_prior, list_identities, show_prior, turn_prior
+from medfuse_serving.reader import reader_of
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
 from medfuse_serving.shelves import Shelf, Shelves
@@ -274,6 +276,11 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
     mono = ("ui-monospace", "Consolas", "monospace")
     shelves = Shelves()
     shelves.mount(app)
+
+    @app.get("/reader", include_in_schema=False)
+    async def tell_reader(request: Request) -> dict[str, str]:
+        return {"name": reader_of(request)}
+
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
@@ -281,8 +288,8 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
         build_page(explainer, examples, shelves),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
-        head='<script src="web/language.js"></script>'
-        '<script type="module" src="web/viewer.js"></script>',
+        head='<script type="module" src="web/viewer.js"></script>'
+        '<script type="module" src="web/reader.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -532,17 +539,14 @@ def build_page(
         @tell
         def turn(code: str, text: str, desk: Desk, prior: Prior) -> Shown:
             language = find_language(code)
-            # Gradio tells of one choice twice, and of one at every load, which must not lay back
-            # an empty desk over an example that was opened meanwhile.
-            if language.code == desk.language.code:
-                return {desk_state: gr.skip()}
+            if language.code == desk.language.code:  # told at every load, and of a choice twice
+                return {note_view: gr.skip()}
             desk = turn_to(edit_note(desk, text), language, settings, shelves)
             prior = turn_prior(prior, language, settings, shelves)
             shown: Shown = {
                 desk_state: desk,
                 prior_state: prior,
                 prior_view: show_prior_of(desk, prior, settings),
-                switch: language.code,
                 header: rendering.header_html(language),
                 image_view: show_image(desk),
                 note_view: show_note(desk, settings),
@@ -641,13 +645,13 @@ def build_page(
         # What was said of the note before is gone at the first key, and stays gone.
         cleared = json.dumps(
             {
-                tag: [show_answer(Desk(find_language(code))), "", *[""] * len(explained)]
-                for code, tag in LANGUAGES.items()
+                code: [show_answer(Desk(find_language(code))), "", *[""] * len(explained)]
+                for code in LANGUAGES
             }
         )
         unseen = quiet | {"show_progress": "hidden"}
         emptied = [answer, report_place, *explained]
-        emptying = f"() => ({cleared})[document.documentElement.lang]"
+        emptying = f"() => medfuseLanguage.choose({cleared})"
         note.input(None, None, emptied, js=emptying, **unseen)
         note.input(changing(retype), [changes, desk], emptied, **(unseen | {"queue": False}))
         note.blur(
@@ -673,15 +677,14 @@ def build_page(
             [*views, *priors, example],
             **quiet,
         )
-        turning: dict[str, Any] = quiet | {
-            "fn": changing(turn),
-            "inputs": [changes, switch, note, desk, prior],
-            "outputs": [*views, *priors, switch, header, *labels.components],
-        }
-        switch.input(js="(...values) => medfuseLanguage.keep(values)", **turning)
-        page.load(
-            js="(...values) => medfuseLanguage.restore(values)",
-            **(turning | unseen | {"queue": False}),
+        # What the browser keeps is put into the switch there; the server hears of a change alone.
+        page.load(None, None, switch, js="() => medfuseLanguage.restore()", **unseen)
+        switch.change(
+            changing(turn),
+            [changes, switch, note, desk, prior],
+            [*views, *priors, header, *labels.components],
+            js="(...values) => medfuseLanguage.keep(values)",
+            **(unseen | {"queue": False}),
         )
         page.unload(_forget_soon(page))
     return page

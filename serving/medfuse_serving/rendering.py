@@ -41,6 +41,7 @@ WAVE_POINTS = 300
 """Bars of a recording's outline."""
 
 WORDS = {
+    "log-out": message("Log out"),
     "viewer": message("image viewer"),
     "keys": message(
         "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
@@ -231,7 +232,10 @@ def header_html(language: Language) -> str:
     """Name the page, with the notice; the words of the page's own elements come with it."""
     notice = f'<p role="note">{escape_text(language.text(NOTICE))}</p>'
     words = escape_text(json.dumps({k: language.text(v) for k, v in WORDS.items()}))
-    return f'<header class="mf-header" data-words="{words}"><h1>medfuse</h1>{notice}</header>'
+    return (
+        f'<header class="mf-header" data-words="{words}"><h1>medfuse</h1>{notice}'
+        f'<mf-reader lang="{language.tag}"></mf-reader></header>'
+    )
 
 
 def refer_html(language: Language, referral: ReferralRecord) -> str:

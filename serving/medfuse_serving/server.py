@@ -14,6 +14,8 @@ from rich.console import Console
 from medfuse.data.studies import StudyFiles, find_studies
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
+from medfuse_serving.login.accounts import Accounts, read_accounts
+from medfuse_serving.login.door import Guard, mount_login
 from medfuse_serving.page import mount_page
 from medfuse_serving.predictor import Predictor
 
@@ -23,6 +25,7 @@ def build_app(
     examples: tuple[StudyFiles, ...],
     upload_bytes: int,
     background: Path | None = None,
+    accounts: Accounts | None = None,
 ) -> FastAPI:
     """Put the page and the HTTP door into one app.
 
@@ -30,7 +33,10 @@ def build_app(
         InputError: The background's folder has no studies.
     """
     explainer = Explainer(predictor, background)
-    return mount_page(build_api(explainer, upload_bytes), explainer, examples)
+    app = build_api(explainer, upload_bytes)
+    if accounts is not None:
+        mount_login(app, Guard(accounts))
+    return mount_page(app, explainer, examples)
 
 
 def run_server(
@@ -43,13 +49,16 @@ def run_server(
     upload_bytes: int,
     provider: str | None,
     strict: bool,
+    accounts: Path | None,
 ) -> None:
     """Serve a bundle until interrupted, after it has answered its golden study.
 
     Raises:
         BundleError: The bundle or this machine isn't fit to answer.
         InputError: The folder of the examples or of the background has no studies.
+        SettingsError: The file of accounts cannot be read.
     """
+    readers = read_accounts(accounts) if accounts else None
     found = find_studies(examples) if examples else ()
     predictor = Predictor(bundle, provider, strict)
     predictor.check_golden()
@@ -60,7 +69,7 @@ def run_server(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(predictor, found, upload_bytes, background)
+        app = build_app(predictor, found, upload_bytes, background, readers)
         Console(highlight=False, soft_wrap=True).print(
             f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "
             f"(documentation at /docs); Ctrl-C stops it"

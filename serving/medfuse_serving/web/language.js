@@ -11,9 +11,16 @@ globalThis.medfuseLanguage = {
     return values;
   },
 
-  /** Put what is kept in its place. */
-  restore(values) {
-    return values.with(1, this.kept() ?? values[1]);
+  /** Give what is kept, for the switch. */
+  restore() {
+    const code = this.kept() ?? "en";
+    this.use(code); // Gradio has written the browser's language there
+    return code;
+  },
+
+  /** Give what is said in the page's language, of what is said in each. */
+  choose(said) {
+    return said[this.kept() ?? "en"];
   },
 
   kept() {
@@ -23,6 +30,7 @@ globalThis.medfuseLanguage = {
 
   use(code) {
     document.documentElement.lang = this.tags[code];
+    document.documentElement.dataset.language = code;
   },
 };
 

@@ -1,0 +1,31 @@
+// Who is logged in, and the way out; nothing where no log-in is asked for.
+
+import { text } from "./pieces.js";
+
+class Reader extends HTMLElement {
+  async connectedCallback() {
+    this.root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    const response = await fetch(new URL("../reader", import.meta.url));
+    if (!response.ok) return;
+    this.name = (await response.json()).name;
+    this.show();
+  }
+
+  static observedAttributes = ["lang"];
+
+  attributeChangedCallback() {
+    if (this.name) this.show();
+  }
+
+  show() {
+    if (!this.name) return;
+    const style = new URL("viewer.css", import.meta.url);
+    this.root.innerHTML =
+      `<link rel="stylesheet" href="${style}"><form class="mf-reader" method="post">` +
+      `<span></span> <button>${text(this, "log-out")}</button></form>`;
+    this.root.querySelector("span").textContent = this.name;
+    this.root.querySelector("form").action = new URL("../logout", import.meta.url);
+  }
+}
+
+customElements.define("mf-reader", Reader);
