@@ -1,7 +1,7 @@
 // Two viewers in, both in step out: what a hand does to one, the other does too. They lie over
 // each other in mm where both headers give a spacing, or else by their relative place.
 
-import { word, wordHtml } from "./pieces.js";
+import { text, word } from "./pieces.js";
 
 const state = { linked: true, windowed: false };
 let leader = null; // the viewer that a hand was on last
@@ -95,10 +95,10 @@ class Pair extends HTMLElement {
 
   build() {
     const button = (name, id) =>
-      `<button type="button" data-do="${name}">${wordHtml(id)}</button>`;
+      `<button type="button" data-do="${name}">${text(this, id)}</button>`;
     this.root.innerHTML =
       `<link rel="stylesheet" href="${new URL("viewer.css", import.meta.url)}">` +
-      `<div class="mf-tools" role="group" aria-label="${wordHtml("pair")}">` +
+      `<div class="mf-tools" role="group" aria-label="${text(this, "pair")}">` +
       button("linked", "linked") + button("windowed", "windowed") +
       '<span class="mf-how"></span></div><p class="mf-hidden" role="status"></p>';
     this.root.querySelector("div").addEventListener("click", (event) => {

@@ -17,6 +17,6 @@ export function word(id) {
 }
 
 /** Give the same escaped for HTML. */
-export function wordHtml(id) {
+export function text(element, id) {
   return word(id).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }

@@ -4,7 +4,7 @@
 // shows an earlier study; `pair.js` keeps the two in step.
 
 import * as pair from "./pair.js";
-import { fetchPiece, word, wordHtml } from "./pieces.js";
+import { fetchPiece, text, word } from "./pieces.js";
 
 const KEPT_FRAMES = 6; // decoded frames in memory; a neighbour is there before it is asked for
 const ZOOM_STEP = 1.25;
@@ -176,32 +176,32 @@ class Viewer extends HTMLElement {
     const tool = (name, label) =>
       button(`tool-${name}`, label, `aria-pressed="${this.state.tool === name}"`);
     this.root.innerHTML =
-      `<link rel="stylesheet" href="${STYLE}"><div class="mf-tools" role="toolbar" aria-label="${wordHtml("tools")}">` +
-      tool("window", wordHtml("window")) + tool("pan", wordHtml("pan")) + tool("measure", wordHtml("measure")) +
-      `<label>${wordHtml("preset")} <select data-set="preset"></select></label>` +
-      `<label>${wordHtml("level")} <input type="number" step="any" data-set="center"></label>` +
-      `<label>${wordHtml("width")} <input type="number" step="any" min="0" data-set="width"></label>` +
-      button("invert", wordHtml("invert"), `aria-pressed="${this.state.invert}"`) +
-      button("zoom-out", "\u2212", `aria-label="${wordHtml("zoom-out")}"`) +
-      button("zoom-in", "+", `aria-label="${wordHtml("zoom-in")}"`) +
-      button("native", "1:1", `aria-label="${wordHtml("native")}"`) +
-      button("reset", wordHtml("reset")) +
+      `<link rel="stylesheet" href="${STYLE}"><div class="mf-tools" role="toolbar" aria-label="${text(this, "tools")}">` +
+      tool("window", text(this, "window")) + tool("pan", text(this, "pan")) + tool("measure", text(this, "measure")) +
+      `<label>${text(this, "preset")} <select data-set="preset"></select></label>` +
+      `<label>${text(this, "level")} <input type="number" step="any" data-set="center"></label>` +
+      `<label>${text(this, "width")} <input type="number" step="any" min="0" data-set="width"></label>` +
+      button("invert", text(this, "invert"), `aria-pressed="${this.state.invert}"`) +
+      button("zoom-out", "\u2212", `aria-label="${text(this, "zoom-out")}"`) +
+      button("zoom-in", "+", `aria-label="${text(this, "zoom-in")}"`) +
+      button("native", "1:1", `aria-label="${text(this, "native")}"`) +
+      button("reset", text(this, "reset")) +
       "</div>" +
-      `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${wordHtml("viewer")}"` +
+      `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${text(this, "viewer")}"` +
       ' aria-label="">' +
       '<div class="mf-layers"><canvas class="mf-pixels"></canvas>' +
       '<canvas class="mf-heat mf-overlay"></canvas>' +
       '<svg class="mf-marks mf-overlay" aria-hidden="true"></svg></div>' +
       '<svg class="mf-measure" aria-hidden="true"></svg></div>' +
-      `<label class="mf-turn">${wordHtml("frame")} <input type="range" min="1" step="1" data-set="frame"` +
+      `<label class="mf-turn">${text(this, "frame")} <input type="range" min="1" step="1" data-set="frame"` +
       "></label>" +
-      `<div class="mf-mapping" hidden><label>${wordHtml("opacity")} ` +
+      `<div class="mf-mapping" hidden><label>${text(this, "opacity")} ` +
       `<input type="range" min="0" max="100" data-set="opacity"></label>` +
-      `<label>${wordHtml("threshold")} <input type="range" min="0" max="95" step="5" ` +
+      `<label>${text(this, "threshold")} <input type="range" min="0" max="95" step="5" ` +
       'data-set="threshold"> <output></output></label></div>' +
       '<p class="mf-reading"><span class="mf-what"></span> <span class="mf-how"></span> ' +
       '<span class="mf-point"></span></p>' +
-      `<p class="mf-reading">${wordHtml("screen")}</p><p class="mf-hidden" role="status"></p>`;
+      `<p class="mf-reading">${text(this, "screen")}</p><p class="mf-hidden" role="status"></p>`;
     const find = (selector) => this.root.querySelector(selector);
     this.stage = find(".mf-stage");
     this.label();
