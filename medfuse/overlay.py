@@ -54,6 +54,9 @@ APART = (1 / 14, 1 / 7)
 NUMBERED = 0.2
 """Words weaker than this share of the full value have a sign under them and no number."""
 
+STEPS = 20
+"""Steps of strength, up to the full value, by which a page can hide what is weak."""
+
 MINUS = "\N{MINUS SIGN}"
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -390,7 +393,7 @@ def words_html(text: str, words: Sequence[Word], scale: Scale) -> str:
     A solid line under a word speaks for the target, a dashed one against it; both grow thicker, and
     the word's ground darker, up to the scale. What the model did not read is grey and in italics.
     """
-    decimals = _decimals(scale.full)
+    decimals = count_decimals(scale.full)
     parts, at = [], 0
     for word in words:
         parts.append(_unread(text[at : word.start]))
@@ -438,6 +441,11 @@ def map_legend_values(scale: Scale) -> dict[str, str]:
     return values | {"full": f"{scale.full:.2g}", "share": f"{OUTLINE:.0%}"}
 
 
+def find_step(strength: float) -> int:
+    """Give the step that a strength from 0 to 1 has reached, of `STEPS`."""
+    return math.floor(STEPS * strength + 1e-9)
+
+
 def format_signed(value: float, decimals: int = 2) -> str:
     """Write a number with its sign, nought without one."""
     if not round(abs(value), decimals):
@@ -453,7 +461,7 @@ def escape_text(text: str) -> str:
 _TEMPLATE_SIGNS = {c: f"&#{ord(c)};" for c in "${}`\\"}
 
 
-def _decimals(full: float) -> int:
+def count_decimals(full: float) -> int:
     """Give the decimals that show two digits of a number as large as the scale, at least two."""
     return max(2, 1 - math.floor(math.log10(full)))
 
@@ -466,12 +474,12 @@ def _mark(word: str, value: float, full: float, decimals: int) -> str:
     red, green, blue = FOR if value > 0 else AGAINST
     line = "solid" if value > 0 else "dashed"
     style = (
-        f"background:rgba({red},{green},{blue},{0.5 * strength:.2f});"
+        f"background:rgb({red} {green} {blue}/calc({0.5 * strength:.2f}*var(--mf-opacity,1)));"
         f"border-bottom:{round(4 * strength)}px {line} currentColor"
     )
     return (
-        f'<span class="mf-word"><span style="{style}">{escape_text(word)}</span>'
-        f"<small>{number}</small></span>"
+        f'<span class="mf-word" data-step="{find_step(strength)}"><span style="{style}">'
+        f"{escape_text(word)}</span><small>{number}</small></span>"
     )
 
 

@@ -118,6 +118,8 @@ def test_a_phrase_is_the_run_that_says_most() -> None:
     assert (said[start].text, end - start) == ("fever", 1)
     assert run == pytest.approx(0.4)
     assert find_phrase(said, 1.0)[1] == 8  # no phrase ends with a full stop
+    louder = [w.model_copy(update={"value": 0.05 if w.text == "but" else w.value}) for w in said]
+    assert find_phrase(louder, 1.0)[0] == 3  # nor begins with a word that says next to nothing
     assert find_phrase([w.model_copy(update={"value": 0.0}) for w in said], 1.0)[2] == 0
 
 

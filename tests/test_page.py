@@ -395,7 +395,16 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
         expect(summary).to_contain_text(text)
     assert "+0.38" in page.get_by_role("table", name="Shares").inner_text()
 
+    # Sentences say it; the maps are off until they are asked for.
+    expect(summary).to_contain_text("The note contributes 58 % and speaks for brightness")
     overlay = page.locator("#image .mf-heat")
+    switch = page.get_by_label("Show what spoke for and against")
+    expect(switch).not_to_be_checked()
+    for place in (".mf-heat", "#note-map", "#voice-map", "#strength"):
+        expect(page.locator(place)).to_be_hidden()
+    expect(page.locator("#note")).to_contain_text("not read by the model")
+    expect(page.locator("#voice audio")).to_be_visible()
+    switch.press("Space")
     expect(overlay).to_be_visible()
     assert overlay.evaluate("canvas => [canvas.width, canvas.height]") == [64, 48]
     word = page.locator("#note-map .mf-word", has_text="cough")
@@ -407,11 +416,11 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
         expect(page.locator(place)).to_contain_text("the same for every study")
     expect(page.locator(".mf-header")).to_contain_text(NOTICE)
 
-    page.get_by_label("Show what spoke for and against").press("Space")
+    switch.press("Space")
     expect(overlay).to_be_hidden()
     expect(word.locator("small")).to_be_hidden()
     expect(page.locator("#image .mf-pixels")).to_be_visible()
-    page.get_by_label("Show what spoke for and against").press("Space")
+    switch.press("Space")
     expect(overlay).to_be_visible()
 
     # An explanation never stays beside a study it is not of.
@@ -419,6 +428,29 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
     expect(page.locator(".mf-map")).to_have_count(0)
     expect_blank(summary)
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+
+
+def test_the_table_of_the_evidence_leads_to_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    page.get_by_text("The evidence as a table").click()
+    table = page.get_by_role("table", name="Evidence for and against brightness")
+    row = table.get_by_role("row", name="fever")
+    row.get_by_role("button", name="Show").press("Enter")
+    # The maps are on, the words are marked, and the table stays open.
+    expect(page.get_by_label("Show what spoke for and against")).to_be_checked()
+    words = page.locator("#note-map a.mf-group", has_text="fever")
+    expect(words).to_have_class("mf-group mf-marked")
+    expect(words).to_be_in_viewport()
+    expect(table).to_be_visible()
+    # Numbers, table and words are of one explanation, and go with it.
+    # Five words' tenths; special pieces get nothing.
+    assert row.get_by_role("cell").all_inner_texts()[:2] == ["+0.50", "100 %"]
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(page.locator(".mf-pieces")).to_have_count(0)
+    expect(page.locator("mf-strength")).to_have_count(0)
 
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
@@ -500,6 +532,7 @@ def test_each_view_has_its_own_map(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("%")
     choose_brightness(page)
     ask_why(page)
+    page.get_by_label("Show what spoke for and against").check()
     overlay = page.locator("#image .mf-heat")
     expect(overlay).to_be_visible()
     assert overlay.evaluate("canvas => canvas.width") == 9
@@ -615,6 +648,9 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
     expect(page.locator("#explanation")).to_contain_text("完备性差距")
     expect(page.locator("#note-map")).to_contain_text("支持与反对的依据")
+    expect(page.locator(".mf-pieces")).to_contain_text("依据表格")
+    page.locator("#overlays input").check()
+    expect(page.get_by_role("slider", name="归因图的不透明度")).to_be_visible()
     expect(page.locator("#image mf-viewer .mf-tools")).to_have_attribute(
         "aria-label", "图像查看器工具"
     )

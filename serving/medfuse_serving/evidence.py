@@ -30,6 +30,9 @@ PHRASE_WORDS = 6
 
 PHRASE_CHARACTERS = 60
 
+PHRASE_END = 0.1
+"""Least share of what a group says that its first and its last word have."""
+
 MOST_PIECES = 60
 """Of one modality, the strongest; the rest holds the others."""
 
@@ -134,6 +137,9 @@ def find_phrase(words: Sequence[WordRecord], sign: float) -> tuple[int, int, flo
             if words[end].end - words[start].start > PHRASE_CHARACTERS and end > start:
                 break
             run += values[end]
+            least = PHRASE_END * run
+            if values[start] < least or values[end] < least:
+                continue
             if run > best[2] and _has_letters(words[end]):
                 best = (start, end + 1, run)
     return best

@@ -289,6 +289,7 @@ def mount_page(app: FastAPI, explainer: Explainer, examples: Sequence[StudyFiles
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         head='<script type="module" src="web/viewer.js"></script>'
+        '<script type="module" src="web/evidence.js"></script>'
         '<script type="module" src="web/reader.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
@@ -396,9 +397,10 @@ def build_page(
                     report_place = gr.HTML("", elem_id="report-place")
                 controls = explanation_panel.lay_controls(explainer, labels)
                 labels.put(
-                    gr.Checkbox(True, elem_id="overlays", interactive=True),
+                    gr.Checkbox(False, elem_id="overlays", interactive=True),
                     message("Show what spoke for and against over the evidence"),
                 )
+                strength = gr.HTML("", elem_id="strength")
                 # Each kind of evidence has two places; page.css shows the map where there is one.
                 with gr.Row(elem_id="evidence"):
                     with gr.Column(min_width=320, elem_classes="mf-evidence"):
@@ -413,7 +415,8 @@ def build_page(
                         with gr.Column(elem_classes="mf-evidence"):
                             voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
                             voice_map = gr.HTML("", elem_id="voice-map")
-                maps = Maps(image_map, note_map, voice_map)
+                table = gr.HTML("", elem_id="pieces")
+                maps = Maps(image_map, note_map, voice_map, strength, table)
 
         def show(desk: Desk) -> Shown:
             """Show a whole desk; an answer to an earlier study never stays beside a new one."""
@@ -447,7 +450,7 @@ def build_page(
         tell = tell_in(answer, refuse_answer)
         tell_steps = tell_steps_in(controls.summary, refuse_explanation)
         desk_state, prior_state = desk, prior
-        explained = [controls.summary, image_map, note_map, voice_map]
+        explained = [controls.summary, *maps.places]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
         priors = [prior, prior_view]
 
@@ -558,7 +561,14 @@ def build_page(
                 shown |= explanation_panel.clear(controls, maps)
             else:
                 shown |= explanation_panel.show(
-                    language, explainer, controls, maps, desk.views[-1], desk.maps, desk.study
+                    language,
+                    explainer,
+                    controls,
+                    maps,
+                    desk.views[-1],
+                    desk.maps,
+                    desk.study,
+                    _list_read(desk),
                 )
             return shown | labels.say(language)
 
@@ -589,7 +599,7 @@ def build_page(
                 if desk.answer is not None:
                     shown[answer] = show_answer(desk)
                 yield shown | explanation_panel.show(
-                    language, explainer, controls, maps, step, shelf, desk.study
+                    language, explainer, controls, maps, step, shelf, desk.study, _list_read(desk)
                 )
             if changed():  # what was sent meanwhile may lie over what took its place
                 yield explanation_panel.clear(controls, maps)
@@ -688,6 +698,11 @@ def build_page(
         )
         page.unload(_forget_soon(page))
     return page
+
+
+def _list_read(desk: Desk) -> tuple[int | None, ...]:
+    """Give of each frame in the viewer its number among those that the model reads."""
+    return () if desk.frames is None else desk.frames.read
 
 
 def _forget_soon(page: "gradio.Blocks") -> "Callable[[gradio.Request], None]":

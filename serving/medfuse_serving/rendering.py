@@ -76,6 +76,9 @@ WORDS = {
     "pair-keys": message(
         "L links the two studies or takes the link off, S gives both the same window."
     ),
+    "map-keys": message(
+        "E goes through the outlined areas, Enter goes to an area's row of the table."
+    ),
     "screen": message(
         "True pixel values in 256 greys; this page does not calibrate the monitor: not for "
         "diagnosis."

@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from medfuse.attribution.scale import DisplayScale
-from medfuse.config import PrepareSettings
 from medfuse.errors import SettingsError
 from medfuse.types import Modality, Prepared, Study
 from medfuse_serving.answer import Answer
-from medfuse_serving.evidence import list_pieces
 from medfuse_serving.explanation_view import View
 from medfuse_serving.language import find_language
 from medfuse_serving.predictor import Predictor
@@ -105,7 +103,7 @@ def make_record(
             answer=withhold(answer, referrals),
             referrals=referrals,
             evidence=evidence,
-            explanations=tuple(_show(view, prepared, evidence, settings) for view in shown),
+            explanations=tuple(_show(view, prepared, evidence) for view in shown),
             reading=options.reading,
             versions=find_versions(),
         )
@@ -133,9 +131,7 @@ def list_inputs(study: Study) -> tuple[InputRecord, ...]:
     )
 
 
-def _show(
-    view: View, prepared: Prepared, evidence: EvidenceRecord, settings: PrepareSettings
-) -> ExplainedRecord:
+def _show(view: View, prepared: Prepared, evidence: EvidenceRecord) -> ExplainedRecord:
     """Draw an explanation's maps over what is shown of the study."""
     values, scale = view.values, view.scale
     record = view.record.model_copy(update={"arrays": {}, "files": ()})
@@ -158,7 +154,7 @@ def _show(
     return ExplainedRecord(
         record=record,
         additive=_is_additive(scale),
-        pieces=list_pieces(prepared, values, scale, settings),
+        pieces=view.pieces,
         frames=frames,
         image_parts=image_parts,
         voice=layer,

@@ -5,6 +5,7 @@
 
 import * as pair from "./pair.js";
 import { fetchPiece, text, word } from "./pieces.js";
+import { sheet, strength } from "./strength.js";
 
 const KEPT_FRAMES = 6; // decoded frames in memory; a neighbour is there before it is asked for
 const ZOOM_STEP = 1.25;
@@ -113,6 +114,8 @@ const kept = new Map(); // how a study was last looked at, by its shelf
 class Viewer extends HTMLElement {
   static observedAttributes = ["data-shelf", "aria-label"];
 
+  shading = () => this.shade();
+
   connectedCallback() {
     this.plan();
   }
@@ -132,13 +135,14 @@ class Viewer extends HTMLElement {
   open() {
     this.observer?.disconnect();
     this.root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    this.root.adoptedStyleSheets = [sheet];
     this.frame = undefined;
     this.shelf = this.dataset.shelf;
     this.read = JSON.parse(this.dataset.read);
     this.frames = new Map();
     this.state = kept.get(this.shelf) ?? {
       number: 0, preset: 0, window: null, invert: false, tool: "window",
-      zoom: 0, x: 0.5, y: 0.5, line: null, opacity: 1, threshold: 0,
+      zoom: 0, x: 0.5, y: 0.5, line: null,
     };
     const shown = [...document.querySelectorAll("mf-viewer")].map((viewer) => viewer.dataset.shelf);
     for (const shelf of kept.keys()) if (!shown.includes(shelf)) kept.delete(shelf);
@@ -151,12 +155,14 @@ class Viewer extends HTMLElement {
       pair.arrived();
     });
     this.observer.observe(this.stage);
+    document.addEventListener("mf-strength", this.shading);
     this.show(this.state.number);
     if (!("prior" in this.dataset)) document.querySelector("mf-map")?.attach(this);
   }
 
   disconnectedCallback() {
     this.observer?.disconnect();
+    document.removeEventListener("mf-strength", this.shading);
     this.shelf = undefined;
     this.frame = undefined;
     pair.arrived();
@@ -164,7 +170,9 @@ class Viewer extends HTMLElement {
 
   /** Say which study it is, and what keys do. */
   label() {
-    const keys = document.querySelector("mf-viewer[data-prior]") ? ["keys", "pair-keys"] : ["keys"];
+    const keys = ["keys"];
+    if (document.querySelector("mf-viewer[data-prior]")) keys.push("pair-keys");
+    if (this.map) keys.push("map-keys");
     const name = this.getAttribute("aria-label");
     const said = keys.map(word).join(" ");
     this.stage?.setAttribute("aria-label", name ? `${name}: ${said}` : said);
@@ -195,10 +203,6 @@ class Viewer extends HTMLElement {
       '<svg class="mf-measure" aria-hidden="true"></svg></div>' +
       `<label class="mf-turn">${text(this, "frame")} <input type="range" min="1" step="1" data-set="frame"` +
       "></label>" +
-      `<div class="mf-mapping" hidden><label>${text(this, "opacity")} ` +
-      `<input type="range" min="0" max="100" data-set="opacity"></label>` +
-      `<label>${text(this, "threshold")} <input type="range" min="0" max="95" step="5" ` +
-      'data-set="threshold"> <output></output></label></div>' +
       '<p class="mf-reading"><span class="mf-what"></span> <span class="mf-how"></span> ' +
       '<span class="mf-point"></span></p>' +
       `<p class="mf-reading">${text(this, "screen")}</p><p class="mf-hidden" role="status"></p>`;
@@ -210,14 +214,11 @@ class Viewer extends HTMLElement {
     this.heat = find(".mf-heat");
     this.marks = find(".mf-marks");
     this.ruler = find(".mf-measure");
-    this.mapping = find(".mf-mapping");
     this.status = find("[role=status]");
     this.inputs = Object.fromEntries(
       [...this.root.querySelectorAll("[data-set]")].map((input) => [input.dataset.set, input]));
     this.inputs.frame.max = this.read.length;
     find(".mf-turn").hidden = this.read.length < 2;
-    this.inputs.opacity.value = 100 * this.state.opacity;
-    this.inputs.threshold.value = 100 * this.state.threshold;
   }
 
   // Frames --------------------------------------------------------------------------------------
@@ -438,7 +439,8 @@ class Viewer extends HTMLElement {
 
   setMap(map) {
     this.map = map;
-    this.mapping.hidden = map === null;
+    this.marked = null;
+    this.label();
     this.showMap();
   }
 
@@ -463,17 +465,53 @@ class Viewer extends HTMLElement {
     this.marks.innerHTML = found.header.marks;
     this.heat.hidden = this.marks.hidden = false;
     this.shade();
+    this.mark(this.marked);
     map.say(found.header);
+  }
+
+  /** Mark an area of the evidence; null takes the mark off. */
+  mark(name) {
+    this.marked = name;
+    for (const part of this.marks.querySelectorAll("[data-evidence]")) {
+      part.classList.toggle("mf-marked", part.dataset.evidence === name);
+    }
+  }
+
+  /** List the areas that are seen, the strongest first. */
+  listAreas() {
+    if (this.marks.hidden) return [];
+    return [...this.marks.querySelectorAll("path.mf-case")]
+      .filter((path) => path.checkVisibility())
+      .sort((one, other) => one.dataset.evidence.localeCompare(other.dataset.evidence, "en", { numeric: true }));
+  }
+
+  /** Find the area at a point of the stage. */
+  findArea(point) {
+    const { column, row } = this.toPicture(point);
+    const { width, height } = this.found?.pixels ?? {};
+    const { rows, columns } = this.frame.header;
+    const at = new DOMPoint((column * width) / columns, (row * height) / rows);
+    return this.listAreas().find((path) => path.isPointInFill(at))?.dataset.evidence ?? null;
+  }
+
+  /** Mark the next area, for those who go by keys. */
+  nextArea() {
+    const names = [...new Set(this.listAreas().map((path) => path.dataset.evidence))];
+    if (!names.length) return;
+    const name = names[(names.indexOf(this.marked) + 1) % names.length];
+    this.send("mf-point", { name, keep: true });
+  }
+
+  /** Tell the page around of an area. */
+  send(what, detail) {
+    this.dispatchEvent(new CustomEvent(what, { bubbles: true, detail }));
   }
 
   /** Lay the map over the picture, without what is weaker than the threshold. */
   shade() {
-    const { opacity, threshold } = this.state;
-    this.mapping.querySelector("output").textContent = `${Math.round(100 * threshold)} %`;
-    this.heat.style.opacity = opacity;
-    if (!this.found || this.heat.hidden) return;
+    if (!this.found || !this.heat || this.heat.hidden) return;
     const { pixels, header } = this.found;
-    const least = threshold * header.full;
+    const least = strength.threshold * header.full;
     const shown = new ImageData(new Uint8ClampedArray(pixels.data), pixels.width, pixels.height);
     for (let i = 3; i < shown.data.length; i += 4) if (shown.data[i] < least) shown.data[i] = 0;
     this.heat.getContext("2d").putImageData(shown, 0, 0);
@@ -517,8 +555,10 @@ class Viewer extends HTMLElement {
       if (!this.frame) return;
       const point = at(event);
       if (this.drag) this.follow(point);
+      else this.hover(point);
       this.point(point);
     });
+    stage.addEventListener("pointerleave", () => this.hover(null));
     for (const end of ["pointerup", "pointercancel"]) {
       stage.addEventListener(end, () => {
         if (this.drag?.tool === "measure") this.tell(this.distance());
@@ -527,6 +567,14 @@ class Viewer extends HTMLElement {
     }
     stage.addEventListener("dblclick", () => this.act("reset"));
     stage.addEventListener("keydown", (event) => this.press(event));
+  }
+
+  /** Mark the area under the pointer. */
+  hover(point) {
+    const name = point && this.map ? this.findArea(point) : null;
+    if (name === this.hovered) return;
+    this.hovered = name;
+    this.send("mf-point", { name });
   }
 
   /** Do what the tool in hand does on its way to a point. */
@@ -587,10 +635,6 @@ class Viewer extends HTMLElement {
     }
     if (name === "center" && input.value !== "") this.adjust(value, undefined);
     if (name === "width" && value > 0) this.adjust(undefined, value);
-    if (name === "opacity" || name === "threshold") {
-      this.state[name] = value / 100;
-      this.shade();
-    }
   }
 
   press(event) {
@@ -609,7 +653,8 @@ class Viewer extends HTMLElement {
       i: () => this.act("invert"), r: () => this.act("reset"), n: () => this.act("native"),
       w: () => this.act("tool-window"), p: () => this.act("tool-pan"), m: () => this.act("tool-measure"),
       l: () => pair.toggle("linked"), s: () => pair.toggle("windowed"),
-      Enter: () => this.fixEnd(),
+      e: () => this.nextArea(),
+      Enter: () => (this.state.tool === "measure" ? this.fixEnd() : this.send("mf-choose", { name: this.marked })),
     };
     if (arrow) {
       const [dx, dy] = arrow;
