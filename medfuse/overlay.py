@@ -15,7 +15,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int32, Int64, UInt8
 from PIL import Image
 from scipy.ndimage import find_objects, gaussian_filter, label, maximum_position, sum_labels
 
@@ -54,6 +54,9 @@ APART = (1 / 14, 1 / 7)
 NUMBERED = 0.2
 """Words weaker than this share of the full value have a sign under them and no number."""
 
+STEPS = 20
+"""Steps of strength, up to the full value, by which a page can hide what is weak."""
+
 MINUS = "\N{MINUS SIGN}"
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -85,16 +88,40 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Area:
+    """A strong area of a map: what hangs together of one sign, where the smoothed map is strong.
+
+    Attributes:
+        positive: Whether it speaks for the target.
+        value: Its sum, or its strongest value.
+        strength: The smoothed map's at its strongest, as a share of the scale's full value, at
+            most 1.
+        peak: Row and column of its strongest element, in the map's own axes.
+        rows: Its first row, and the one after its last.
+        columns: Its first column, and the one after its last.
+    """
+
+    positive: bool
+    value: float
+    strength: float
+    peak: tuple[int, int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Outline:
     """One line around a strong area.
 
     Attributes:
         positive: Whether the area speaks for the target.
         points: Column and row of each corner, from the picture's top left edge, in its pixels.
+        area: Which of the layer's areas.
     """
 
     positive: bool
     points: Float[np.ndarray, "n 2"]
+    area: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +133,14 @@ class Spot:
         top: Where it begins.
         bottom: Where it ends.
         value: Its sum, or its strongest value.
+        area: Which of the layer's areas.
     """
 
     column: float
     top: float
     bottom: float
     value: float
+    area: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +149,14 @@ class Layer:
 
     Attributes:
         colours: Red, green, blue and opacity; see-through where the map is weak.
+        areas: All that are outlined, the strongest first.
         outlines: Solid lines speak for the target, dashed lines against it.
         spots: At most `SPOTS`, the strongest first.
         scale: How strong they are.
     """
 
     colours: UInt8[np.ndarray, "rows columns 4"]
+    areas: tuple[Area, ...]
     outlines: tuple[Outline, ...]
     spots: tuple[Spot, ...]
     scale: Scale
@@ -209,7 +240,6 @@ def lay_frame(values: Float[np.ndarray, "h w"], geometry: FrameGeometry, scale: 
         geometry: The way back to native pixels.
         scale: Of the target and the method.
     """
-    smoothed = smooth(Modality.IMAGE, values)
 
     def place(column: float, row: float) -> tuple[float, float]:
         return (
@@ -217,18 +247,40 @@ def lay_frame(values: Float[np.ndarray, "h w"], geometry: FrameGeometry, scale: 
             (row + 0.5 - geometry.top) * geometry.rows / geometry.height,
         )
 
+    smoothed = _smooth_frame(values, geometry)
+    areas, numbers = _find_areas(smoothed, values, scale)
+    return Layer(
+        colours=to_colours(to_native(smoothed, geometry), scale.full),
+        areas=areas,
+        outlines=_find_outlines(smoothed, numbers, scale, place),
+        spots=_find_spots(areas, numbers.shape, place),
+        scale=scale,
+    )
+
+
+def find_frame_areas(
+    values: Float[np.ndarray, "h w"], geometry: FrameGeometry, scale: Scale
+) -> tuple[Area, ...]:
+    """Give the areas of `lay_frame` without its picture, in the model's square."""
+    return _find_areas(_smooth_frame(values, geometry), values, scale)[0]
+
+
+def find_voice_areas(values: Float[np.ndarray, "t f"], scale: Scale) -> tuple[Area, ...]:
+    """Give the areas of `lay_voice` without its picture: rows are bands, the highest first."""
+    smoothed = smooth(Modality.VOICE, values).T[::-1]
+    return _find_areas(smoothed, values.T[::-1], scale)[0]
+
+
+def _smooth_frame(
+    values: Float[np.ndarray, "h w"], geometry: FrameGeometry
+) -> Float32[np.ndarray, "h w"]:
+    """Smooth a frame's attribution; the square's padding has nothing."""
     shown = np.zeros(values.shape, bool)
     shown[
         geometry.top : geometry.top + geometry.height,
         geometry.left : geometry.left + geometry.width,
     ] = True
-    smoothed = np.where(shown, smoothed, np.float32(0))
-    return Layer(
-        colours=to_colours(to_native(smoothed, geometry), scale.full),
-        outlines=_find_outlines(smoothed, scale, place),
-        spots=_find_spots(smoothed, values, scale, place),
-        scale=scale,
-    )
+    return np.where(shown, smooth(Modality.IMAGE, values), np.float32(0))
 
 
 def lay_voice(values: Float[np.ndarray, "t f"], scale: Scale) -> Layer:
@@ -244,10 +296,12 @@ def lay_voice(values: Float[np.ndarray, "t f"], scale: Scale) -> Layer:
     def place(column: float, row: float) -> tuple[float, float]:
         return column + 0.5, row + 0.5
 
+    areas, numbers = _find_areas(smoothed, upright, scale)
     return Layer(
         colours=to_colours(smoothed, scale.full),
-        outlines=_find_outlines(smoothed, scale, place),
-        spots=_find_spots(smoothed, upright, scale, place),
+        areas=areas,
+        outlines=_find_outlines(smoothed, numbers, scale, place),
+        spots=_find_spots(areas, numbers.shape, place),
         scale=scale,
     )
 
@@ -339,7 +393,7 @@ def words_html(text: str, words: Sequence[Word], scale: Scale) -> str:
     A solid line under a word speaks for the target, a dashed one against it; both grow thicker, and
     the word's ground darker, up to the scale. What the model did not read is grey and in italics.
     """
-    decimals = _decimals(scale.full)
+    decimals = count_decimals(scale.full)
     parts, at = [], 0
     for word in words:
         parts.append(_unread(text[at : word.start]))
@@ -387,6 +441,11 @@ def map_legend_values(scale: Scale) -> dict[str, str]:
     return values | {"full": f"{scale.full:.2g}", "share": f"{OUTLINE:.0%}"}
 
 
+def find_step(strength: float) -> int:
+    """Give the step that a strength from 0 to 1 has reached, of `STEPS`."""
+    return math.floor(STEPS * strength + 1e-9)
+
+
 def format_signed(value: float, decimals: int = 2) -> str:
     """Write a number with its sign, nought without one."""
     if not round(abs(value), decimals):
@@ -402,7 +461,7 @@ def escape_text(text: str) -> str:
 _TEMPLATE_SIGNS = {c: f"&#{ord(c)};" for c in "${}`\\"}
 
 
-def _decimals(full: float) -> int:
+def count_decimals(full: float) -> int:
     """Give the decimals that show two digits of a number as large as the scale, at least two."""
     return max(2, 1 - math.floor(math.log10(full)))
 
@@ -415,12 +474,12 @@ def _mark(word: str, value: float, full: float, decimals: int) -> str:
     red, green, blue = FOR if value > 0 else AGAINST
     line = "solid" if value > 0 else "dashed"
     style = (
-        f"background:rgba({red},{green},{blue},{0.5 * strength:.2f});"
+        f"background:rgb({red} {green} {blue}/calc({0.5 * strength:.2f}*var(--mf-opacity,1)));"
         f"border-bottom:{round(4 * strength)}px {line} currentColor"
     )
     return (
-        f'<span class="mf-word"><span style="{style}">{escape_text(word)}</span>'
-        f"<small>{number}</small></span>"
+        f'<span class="mf-word" data-step="{find_step(strength)}"><span style="{style}">'
+        f"{escape_text(word)}</span><small>{number}</small></span>"
     )
 
 
@@ -434,53 +493,95 @@ Place = Callable[[float, float], tuple[float, float]]
 """From a map's column and row, whole at the middle of an element, to the picture's pixels."""
 
 
+def _find_areas(
+    smoothed: Float32[np.ndarray, "h w"], values: Float[np.ndarray, "h w"], scale: Scale
+) -> tuple[tuple[Area, ...], Int32[np.ndarray, "h w"]]:
+    """Find the strong areas, the strongest first, and which of them each element is of, or -1."""
+    found: list[tuple[Area, Bool[np.ndarray, "h w"]]] = []
+    for sign in (1, -1):
+        labels, count = label(sign * smoothed > OUTLINE * scale.full)
+        numbers = np.arange(1, count + 1)
+        sums = sum_labels(values.astype(np.float64), labels, numbers)
+        peaks = maximum_position(sign * smoothed, labels, numbers)
+        places = find_objects(labels)
+        for number, total, peak, (rows, columns) in zip(numbers, sums, peaks, places, strict=True):
+            strongest = float(smoothed[peak])
+            area = Area(
+                positive=sign > 0,
+                value=float(total) if scale.additive else strongest,
+                strength=min(abs(strongest) / scale.full, 1.0),
+                peak=(int(peak[0]), int(peak[1])),
+                rows=(rows.start, rows.stop),
+                columns=(columns.start, columns.stop),
+            )
+            found.append((area, labels == number))
+    found.sort(key=lambda one: -abs(one[0].value))
+    own = np.full(smoothed.shape, -1, np.int32)
+    for number, (_, inside) in enumerate(found):
+        own[inside] = number
+    return tuple(area for area, _ in found), own
+
+
 def _find_outlines(
-    smoothed: Float32[np.ndarray, "h w"], scale: Scale, place: Place
+    smoothed: Float32[np.ndarray, "h w"],
+    numbers: Int32[np.ndarray, "h w"],
+    scale: Scale,
+    place: Place,
 ) -> tuple[Outline, ...]:
     from matplotlib.figure import Figure
 
     found = []
     # A border of zeros closes the lines around areas at the edge.
     padded = np.pad(smoothed, 1)
+    own = np.pad(numbers, 1, constant_values=-1)
     for sign in (1, -1):
         if (sign * padded).max() > OUTLINE * scale.full:
             lines = Figure().add_subplot().contour(sign * padded, levels=[OUTLINE * scale.full])
             found += [
-                Outline(sign > 0, np.array([place(x - 1, y - 1) for x, y in points]))
+                Outline(
+                    sign > 0,
+                    np.array([place(x - 1, y - 1) for x, y in points]),
+                    _find_area_of(points, own),
+                )
                 for points in lines.allsegs[0]
             ]
     return tuple(found)
 
 
-def _find_spots(
-    smoothed: Float32[np.ndarray, "h w"],
-    values: Float[np.ndarray, "h w"],
-    scale: Scale,
-    place: Place,
-) -> tuple[Spot, ...]:
-    found = []
-    for sign in (1, -1):
-        areas, count = label(sign * smoothed > OUTLINE * scale.full)
-        numbers = np.arange(1, count + 1)
-        sums = sum_labels(values.astype(np.float64), areas, numbers)
-        peaks = maximum_position(sign * smoothed, areas, numbers)
-        for total, peak, (rows, _) in zip(sums, peaks, find_objects(areas), strict=True):
-            value = float(total) if scale.additive else float(smoothed[peak])
-            found.append((value, peak, rows))
-    found.sort(key=lambda one: -abs(one[0]))
-    height, width = smoothed.shape
+def _find_area_of(points: Float[np.ndarray, "n 2"], numbers: Int32[np.ndarray, "h w"]) -> int:
+    """Find which area a line is around: that of most elements beside its corners."""
+    # A corner lies between two neighbours, one of which is inside; where it lies on one that is
+    # exactly as strong as the line, the inside is a step further.
+    for reach in (0, 1):
+        beside = np.concatenate(
+            [
+                numbers[rows, columns]
+                for columns, rows in (
+                    (np.floor(points).astype(int) - reach).T,
+                    (np.ceil(points).astype(int) + reach).T,
+                )
+            ]
+        )
+        if (beside >= 0).any():
+            break
+    return int(np.bincount(beside[beside >= 0]).argmax())
+
+
+def _find_spots(areas: Sequence[Area], shape: tuple[int, int], place: Place) -> tuple[Spot, ...]:
+    height, width = shape
     taken: list[tuple[int, int]] = []
     spots = []
-    for value, (_, column), rows in found:
+    for number, area in enumerate(areas):
+        row, column = area.rows[0], area.peak[1]
         if any(
-            abs(rows.start - r) < APART[0] * height and abs(column - c) < APART[1] * width
+            abs(row - r) < APART[0] * height and abs(column - c) < APART[1] * width
             for r, c in taken
         ):
             continue
-        taken.append((rows.start, column))
-        left, top = place(float(column), rows.start - 0.5)
-        _, bottom = place(float(column), rows.stop - 0.5)
-        spots.append(Spot(left, top, bottom, value))
+        taken.append((row, column))
+        left, top = place(float(column), row - 0.5)
+        _, bottom = place(float(column), area.rows[1] - 0.5)
+        spots.append(Spot(left, top, bottom, area.value, number))
     return tuple(spots[:SPOTS])
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 CHROMIUM = [
     "--no-sandbox",
@@ -52,9 +52,13 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     assert faults == [], faults
 
 
-def read_greys(page: Page) -> np.ndarray:
-    """Read every pixel of the viewer's canvas back."""
-    rows, columns, grey, greys = page.locator(".mf-pixels").evaluate(
+def read_greys(place: Page | Locator) -> np.ndarray:
+    """Read every pixel of the viewer's canvas back.
+
+    Args:
+        place: The page with the viewer, or one viewer of several.
+    """
+    rows, columns, grey, greys = place.locator(".mf-pixels").evaluate(
         """canvas => {
             const { width, height } = canvas;
             const all = canvas.getContext("2d").getImageData(0, 0, width, height).data;

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, FilePayload, expect
 
 from medfuse.data.studies import find_studies
 from medfuse_serving.api import build_api
@@ -71,8 +71,19 @@ def test_no_screen_breaks_a_rule_of_wcag(look: str, browser: Browser, served: Se
         page.get_by_role("option", name="findings: brightness").click()
         page.get_by_role("button", name="Explain this answer").click()
         expect(page.locator("#explanation")).to_contain_text("Completeness gap")
-        expect(page.locator("#image .mf-heat")).to_be_visible()
+        expect(page.locator("#image .mf-heat")).to_be_hidden()
         assert_accessible(page, "an explanation")
+        page.get_by_label("Show what spoke for and against").check()
+        expect(page.locator("#image .mf-heat")).to_be_visible()
+        page.get_by_text("The evidence as a table").click()
+        page.get_by_role("button", name="Show").first.focus()
+        assert_accessible(page, "an explanation with its maps and its table")
+        older = make_study().images[0]
+        upload = FilePayload(name="x", mimeType="", buffer=older)
+        page.locator("input[type=file]").nth(1).set_input_files(upload)
+        expect(page.locator("#prior .mf-what")).to_contain_text("pixels")
+        assert_accessible(page, "an earlier study beside it")
+        page.get_by_role("button", name="Remove the prior images").click()
         page.get_by_label("Finding to explain").click()
         page.get_by_role("option", name="findings: wordiness").click()
         page.get_by_role("button", name="Explain this answer").click()

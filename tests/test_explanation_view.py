@@ -78,7 +78,7 @@ def pictures(text: str) -> list[np.ndarray]:
 
 
 def test_the_summary_has_every_share_with_its_sign_and_its_band(view: View) -> None:
-    seen = visible(summary_html(ENGLISH, view.record))
+    seen = visible(summary_html(ENGLISH, view.record, view.pieces))
     for modality, value in view.record.shares.shares.items():
         band = view.record.band[modality]
         sign = "+" if value > 0 else MINUS
@@ -102,7 +102,8 @@ def test_a_bar_s_side_is_its_sign_and_its_length_its_share(view: View) -> None:
     )
     record = view.record.model_copy(update={"shares": shares, "band": {}})
     bars = re.findall(
-        r'<i class="(mf-\w+)" style="left:(.*?)%;width:(.*?)%">', summary_html(ENGLISH, record)
+        r'<i class="(mf-\w+)" style="left:(.*?)%;width:(.*?)%">',
+        summary_html(ENGLISH, record, ()),
     )
     assert bars == [("mf-for", "50.00", "50.00"), ("mf-against", "25.00", "25.00")]
 
@@ -111,14 +112,14 @@ def test_a_failed_badge_shows_why_and_no_map(explained: Explained, view: View) -
     failed = Check("agreement", 0.1, 0.3, False, "The families disagree.")
     badge = Badge((*explained.explanation.badge.checks[:3], failed))
     withheld = look_again(explained, replace(explained.explanation, badge=badge))
-    text = summary_html(ENGLISH, withheld.record)
+    text = summary_html(ENGLISH, withheld.record, withheld.pieces)
     assert "Maps withheld: 1 of 4 checks failed" in visible(text)
     assert "Refer to a human." in visible(text)
     assert "Shapley" not in text  # the shares add up to the score
     assert "logits" not in visible(text)
     assert "FAILED: agreement. The families disagree." in visible(text)
     assert "mf-mapped" not in text
-    assert "mf-mapped" in summary_html(ENGLISH, view.record)
+    assert "mf-mapped" in summary_html(ENGLISH, view.record, view.pieces)
     maps = shelve_maps(ENGLISH, withheld, Shelves())
     assert maps.count == 0
     assert image_html(ENGLISH, withheld, maps) == ""
@@ -154,7 +155,7 @@ def test_an_outlined_area_has_its_number_and_its_kind_of_line(
     text = read_map(marked)[0]["marks"]
     assert len(re.findall(r'<path class="mf-solid"', text)) == 1
     assert len(re.findall(r'<path class="mf-dashed"', text)) == 1
-    numbers = re.findall(r'<text class="mf-number" x="(.*?)" [^>]*>(.*?)</text>', text)
+    numbers = re.findall(r'<text class="mf-number" [^>]* x="(.*?)" [^>]*>(.*?)</text>', text)
     at = {number[0]: float(x) for x, number in numbers}
     assert set(at) == {"+", MINUS}
     assert at["+"] < 32 < at[MINUS]

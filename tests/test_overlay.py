@@ -122,9 +122,8 @@ def test_a_tone_stands_at_its_seconds_and_hertz(hz: float) -> None:
 
 def words_of(page: str) -> list[tuple[str, str, str]]:
     """Each marked word of a note's HTML, its line's style and what stands under it."""
-    found = re.findall(
-        r'<span class="mf-word"><span style="([^"]*)">(.*?)</span><small>(.*?)</small></span>', page
-    )
+    word = r'<span style="([^"]*)">(.*?)</span><small>(.*?)</small></span>'
+    found = re.findall(rf'<span class="mf-word" data-step="\d+">{word}', page)
     return [(unescape(word), style, number) for style, word, number in found]
 
 
@@ -160,6 +159,13 @@ def test_sign_and_strength_of_a_word_are_told_by_its_line() -> None:
     assert "2px dashed" in b
     assert "4px dashed" in c
     assert c == d  # what is stronger than the scale looks the same
+    assert "rgb(213 94 0/calc(0.25*var(--mf-opacity,1)))" in a
+    # A page can hide what is weaker than a step of a twentieth.
+    many = tuple(Word(i, i + 1, i / 100) for i in range(0, 120, 7))
+    steps = re.findall(r'data-step="(\d+)"', words_html("x" * 120, many, LOGITS))
+    for step, word in zip(map(int, steps), many, strict=True):
+        for tested in range(21):
+            assert (step < tested) == (min(word.value, 1) < tested / 20 - 1e-12)
     assert number == "\N{MINUS SIGN}9.00"
 
 

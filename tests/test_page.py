@@ -241,8 +241,8 @@ def test_uploads_are_answered_and_leave_nothing_behind(
             sent.extend(r.json()) if r.request.method == "POST" and "/upload" in r.url else None
         ),
     )
-    files = (page.locator("input[type=file]").nth(i) for i in range(4))
-    image, note, dictation, voice = files
+    files = (page.locator("input[type=file]").nth(i) for i in range(5))
+    image, prior, note, dictation, voice = files
     image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": study.images[0]})
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     note.set_input_files({"name": "Doe.txt", "mimeType": "text/plain", "buffer": NOTE})
@@ -252,20 +252,22 @@ def test_uploads_are_answered_and_leave_nothing_behind(
     voice.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
     expect(page.locator("#voice audio")).to_be_visible()
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    prior.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": study.images[0]})
+    expect(page.locator("#prior .mf-what")).to_contain_text("pixels")
     predict(page)
     answer = to_answer(predictor.predict([study])[0])
     for probability in answer.tasks[0].probabilities.values():
         expect(page.locator("#answer")).to_contain_text(format_probability(probability))
-    assert len(sent) == 4
+    assert len(sent) == 5
     assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
     for path in sent:
         assert httpx.get(f"{url}/gradio_api/file={path}").status_code in {403, 404}
 
 
-def find_shelf(page: Page) -> str:
+def find_shelf(page: Page, place: str = "#image") -> str:
     """Give the address of what the viewer shows."""
-    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
-    return str(page.locator("mf-viewer").get_attribute("data-shelf"))
+    expect(page.locator(f"{place} .mf-what")).to_contain_text("pixels")
+    return str(page.locator(f"{place} mf-viewer").get_attribute("data-shelf"))
 
 
 def choose_example(page: Page) -> None:
@@ -393,7 +395,16 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
         expect(summary).to_contain_text(text)
     assert "+0.38" in page.get_by_role("table", name="Shares").inner_text()
 
+    # Sentences say it; the maps are off until they are asked for.
+    expect(summary).to_contain_text("The note contributes 58 % and speaks for brightness")
     overlay = page.locator("#image .mf-heat")
+    switch = page.get_by_label("Show what spoke for and against")
+    expect(switch).not_to_be_checked()
+    for place in (".mf-heat", "#note-map", "#voice-map", "#strength"):
+        expect(page.locator(place)).to_be_hidden()
+    expect(page.locator("#note")).to_contain_text("not read by the model")
+    expect(page.locator("#voice audio")).to_be_visible()
+    switch.press("Space")
     expect(overlay).to_be_visible()
     assert overlay.evaluate("canvas => [canvas.width, canvas.height]") == [64, 48]
     word = page.locator("#note-map .mf-word", has_text="cough")
@@ -405,11 +416,11 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
         expect(page.locator(place)).to_contain_text("the same for every study")
     expect(page.locator(".mf-header")).to_contain_text(NOTICE)
 
-    page.get_by_label("Show what spoke for and against").press("Space")
+    switch.press("Space")
     expect(overlay).to_be_hidden()
     expect(word.locator("small")).to_be_hidden()
     expect(page.locator("#image .mf-pixels")).to_be_visible()
-    page.get_by_label("Show what spoke for and against").press("Space")
+    switch.press("Space")
     expect(overlay).to_be_visible()
 
     # An explanation never stays beside a study it is not of.
@@ -417,6 +428,29 @@ def test_an_answer_is_explained_over_its_evidence(page: Page) -> None:
     expect(page.locator(".mf-map")).to_have_count(0)
     expect_blank(summary)
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+
+
+def test_the_table_of_the_evidence_leads_to_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    page.get_by_text("The evidence as a table").click()
+    table = page.get_by_role("table", name="Evidence for and against brightness")
+    row = table.get_by_role("row", name="fever")
+    row.get_by_role("button", name="Show").press("Enter")
+    # The maps are on, the words are marked, and the table stays open.
+    expect(page.get_by_label("Show what spoke for and against")).to_be_checked()
+    words = page.locator("#note-map a.mf-group", has_text="fever")
+    expect(words).to_have_class("mf-group mf-marked")
+    expect(words).to_be_in_viewport()
+    expect(table).to_be_visible()
+    # Numbers, table and words are of one explanation, and go with it.
+    # Five words' tenths; special pieces get nothing.
+    assert row.get_by_role("cell").all_inner_texts()[:2] == ["+0.50", "100 %"]
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    expect(page.locator(".mf-pieces")).to_have_count(0)
+    expect(page.locator("mf-strength")).to_have_count(0)
 
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
@@ -498,12 +532,104 @@ def test_each_view_has_its_own_map(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("%")
     choose_brightness(page)
     ask_why(page)
+    page.get_by_label("Show what spoke for and against").check()
     overlay = page.locator("#image .mf-heat")
     expect(overlay).to_be_visible()
     assert overlay.evaluate("canvas => canvas.width") == 9
     page.get_by_role("slider", name="Frame").press("ArrowRight")
     expect(page.locator("#image")).to_contain_text("Frame 2 of 2")
     expect(overlay).to_have_js_property("width", 18)
+
+
+def give_prior(page: Page, pixels: np.ndarray, study_uid: str = "1.9") -> str:
+    """Give an image of an earlier study, and find the address of what is shown of it."""
+    image = make_dicom(pixels.astype(np.uint16), study_uid=study_uid)
+    upload = FilePayload(name="x", mimeType="", buffer=image)
+    page.locator("input[type=file]").nth(1).set_input_files(upload)
+    return find_shelf(page, "#prior")
+
+
+def test_an_earlier_study_is_shown_beside_the_present_one_and_has_no_part_in_the_answer(
+    page: Page, url: str, steady: HandNetwork
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    places = [page.locator(place) for place in ("#answer .mf-answer", "#explanation .mf-answer")]
+    said = [place.inner_text() for place in places]
+    expect(page.get_by_role("button", name="Remove the prior images")).to_be_hidden()
+    older = np.tile(np.linspace(0, 4095, 64)[::-1], (48, 1)).round()
+    address = give_prior(page, older)
+    # Nothing was asked anew, and nothing taken away.
+    asked = steady.asked
+    assert [place.inner_text() for place in places] == said
+    expect(page.locator("#image .mf-which")).to_have_text("Present study: what the answer is about")
+    expect(page.locator("#prior")).to_contain_text("Prior study: for comparison, not read")
+    expect(page.locator("#prior .mf-doubt")).to_have_count(0)
+    for place, values in (("#image", older[:, ::-1]), ("#prior", older)):
+        shown = read_greys(page.locator(f"{place} mf-viewer"))
+        assert np.abs(shown - values * (255 / 4095)).max() <= 0.5 + 1e-6
+    # The two stand side by side, as tall and as wide.
+    boxes = [page.locator(f"{place} .mf-stage").bounding_box() for place in ("#image", "#prior")]
+    assert boxes[0]
+    assert boxes[1]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    for side, tolerance in (("y", 2), ("width", 2), ("height", 0)):
+        assert boxes[0][side] == pytest.approx(boxes[1][side], abs=tolerance)  # type: ignore[literal-required]
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    assert places[0].inner_text() == said[0]
+    assert steady.asked == asked
+    page.get_by_role("button", name="Remove the prior images").click()
+    expect_blank(page.locator("#prior"))
+    assert httpx.get(f"{url}/shelves/{address}/0").status_code == 404
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+
+
+def test_an_earlier_study_given_while_an_explanation_is_under_way_stays(
+    page: Page, url: str, steady: HandNetwork
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    steady.delay_s = 0.05
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    address = give_prior(page, np.full((9, 9), 7))
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    assert httpx.get(f"{url}/shelves/{address}/0").status_code == 200
+
+
+@pytest.mark.parametrize("how", ["Clear all", "another example"])
+def test_an_earlier_study_goes_with_the_one_it_was_given_to(page: Page, url: str, how: str) -> None:
+    if how == "Clear all":
+        choose_example(page)
+    address = give_prior(page, np.full((9, 9), 7), study_uid="1.2.3")
+    if how == "Clear all":
+        expect(page.locator("#prior .mf-doubt")).to_contain_text("the same study")
+        page.get_by_role("button", name="Clear all").click()
+    else:
+        choose_example(page)
+    expect_blank(page.locator("#prior"))
+    assert httpx.get(f"{url}/shelves/{address}/0").status_code == 404
+
+
+def test_an_earlier_study_turns_to_another_language_too(page: Page) -> None:
+    choose_example(page)
+    give_prior(page, np.full((9, 9), 7))
+    turn_to_chinese(page)
+    expect(page.locator("#prior h2")).to_have_text("既往图像")
+    expect(page.locator("#prior .mf-what")).to_contain_text("既往检查")
+    expect(page.get_by_role("button", name="联动", exact=True)).to_be_visible()
+
+
+def test_an_earlier_study_that_cannot_be_shown_is_told_in_its_place(page: Page) -> None:
+    choose_example(page)
+    upload = FilePayload(name="x", mimeType="", buffer=b"no image")
+    page.locator("input[type=file]").nth(1).set_input_files(upload)
+    expect(page.locator("#prior .mf-problem")).to_contain_text("DICOM")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
 
 
 def turn_to_chinese(page: Page) -> None:
@@ -522,6 +648,9 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
     expect(page.locator("#explanation")).to_contain_text("完备性差距")
     expect(page.locator("#note-map")).to_contain_text("支持与反对的依据")
+    expect(page.locator(".mf-pieces")).to_contain_text("依据表格")
+    page.locator("#overlays input").check()
+    expect(page.get_by_role("slider", name="归因图的不透明度")).to_be_visible()
     expect(page.locator("#image mf-viewer .mf-tools")).to_have_attribute(
         "aria-label", "图像查看器工具"
     )

@@ -27,7 +27,6 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import DecodedStreamObject, NameObject
 from typer.testing import CliRunner, Result
 
-from medfuse.attribution.record import WordRecord
 from medfuse.attribution.settings import AttributionSettings
 from medfuse.bundle import NOTICE
 from medfuse.config import TaskKind
@@ -45,6 +44,7 @@ from medfuse_serving.answer import (
     format_probability,
     to_answer,
 )
+from medfuse_serving.evidence import Piece
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_view import View, make_view
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
@@ -57,7 +57,6 @@ from medfuse_serving.report.record import (
     ATTACHMENT,
     MOST_BYTES,
     NOTE_CHARACTERS,
-    ImagePart,
     Reading,
     ReportRecord,
     from_bytes,
@@ -243,7 +242,7 @@ def test_every_share_and_the_strongest_parts_stand_in_tables(
         assert f"{words.say_image_part(ENGLISH, part)} {format_signed(part.value)}" in text
     for word in explained.record.words or ():
         assert word.text in text
-    for sentence in words.say_shares(ENGLISH, explained, NOTE.decode()):
+    for sentence in words.say_shares(ENGLISH, explained.record, explained.pieces):
         assert sentence in text
 
 
@@ -313,22 +312,10 @@ def test_a_reading_that_is_not_whole_is_refused_without_its_text(
 # Sentences
 
 
-def test_a_phrase_is_the_run_that_says_most() -> None:
-    note = "no fever but crackles at the left base today"
-    values = {"crackles": 1.0, "at": 0.2, "the": -0.1, "left": 0.5, "base": 0.6, "fever": -0.4}
-    said = [
-        WordRecord(start=m.start(), end=m.end(), text=m[0], value=values.get(m[0], 0.0))
-        for m in re.finditer(r"\w+", note)
-    ]
-    start, end, part = words.find_phrase(said, 1.0)
-    assert note[said[start].start : said[end - 1].end] == "crackles at the left base"
-    assert part == pytest.approx(2.2 / 2.3)
-    start, end, part = words.find_phrase(said, -1.0)
-    assert (said[start].text, end - start) == ("fever", 1)
-    assert part == pytest.approx(0.8)
-    stopped = [*said, WordRecord(start=len(note), end=len(note) + 1, text=".", value=2.0)]
-    assert words.find_phrase(stopped, 1.0)[1] == 8  # no phrase ends with a full stop
-    assert words.find_phrase([w.model_copy(update={"value": 0.0}) for w in said], 1.0)[2] == 0
+def piece(modality: Modality, value: float, place: object) -> Piece:
+    return Piece.model_validate(
+        {"id": "x", "modality": modality, "value": value, "share": 1.0, "place": place}
+    )
 
 
 def test_the_sentences_name_share_direction_and_place(record: ReportRecord) -> None:
@@ -337,28 +324,37 @@ def test_the_sentences_name_share_direction_and_place(record: ReportRecord) -> N
     own = explained.record.model_copy(
         update={
             "shares": explained.record.shares.model_copy(update={"shares": shares}),
-            "words": tuple(
-                WordRecord(start=a, end=b, text=NOTE.decode()[a:b], value=v)
-                for a, b, v in ((10, 15, 0.5), (16, 19, 0.1), (20, 25, 0.4))
-            ),
+            "sums": {Modality.IMAGE: 0.1, Modality.NOTE: 0.6, Modality.VOICE: -0.2},
         }
     )
-    part = ImagePart(number=1, row=0, column=2, value=0.2)
-    altered = explained.model_copy(
-        update={"record": own, "image_parts": (part,), "voice_parts": ()}
-    )
-    assert words.say_shares(ENGLISH, altered, NOTE.decode()) == [
+    pieces = [
+        piece(Modality.IMAGE, 0.2, {"frame": 2, "row": 0, "column": 2}),
+        piece(Modality.IMAGE, -0.3, {"frame": 1, "row": 1, "column": 1}),
+        piece(Modality.IMAGE, 0.2, None),
+        piece(Modality.NOTE, 0.6, {"start": 10, "end": 25, "text": "cough and fever"}),
+        piece(Modality.VOICE, -0.2, None),
+    ]
+    assert words.say_shares(ENGLISH, own, pieces) == [
         'The note contributes 62 % and speaks for brightness, most of it from "cough and fever".',
-        "The image contributes 20 % and speaks for brightness, most of it from the upper right of "
-        "frame 1 as it is shown.",
+        "The image contributes 20 % and speaks for brightness, the largest part of it from the "
+        "area outlined in the upper right of frame 2 as it is shown.",
         "The voice contributes 18 % and speaks against brightness.",
     ]
+    span = {"start_s": 1.2, "end_s": 1.75, "low_hz": 300.4, "high_hz": 900.0}
+    heard = [*pieces, piece(Modality.VOICE, -0.3, span)]
+    assert words.say_shares(ENGLISH, own, heard)[2] == (
+        "The voice contributes 18 % and speaks against brightness, most of it from 1.20 to 1.75 s "
+        "at 300 to 900 Hz."
+    )
     against = own.model_copy(update={"sums": own.sums | {Modality.NOTE: -0.1}})
-    elsewhere = altered.model_copy(update={"record": against})
-    assert words.say_shares(ENGLISH, elsewhere, NOTE.decode())[0] == (
+    assert words.say_shares(ENGLISH, against, pieces)[0] == (
         "The note contributes 62 % and speaks for brightness."
     )
-    assert words.say_shares(find_language("zh"), altered, NOTE.decode())[0] == (
+    unsummed = [p.model_copy(update={"share": None}) for p in pieces]
+    assert words.say_shares(ENGLISH, own, unsummed)[0] == (
+        "The note contributes 62 % and speaks for brightness."
+    )
+    assert words.say_shares(find_language("zh"), own, pieces)[0] == (
         "病历的贡献占 62 %，支持brightness，大部分来自“cough and fever”。"
     )
 

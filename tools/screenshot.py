@@ -121,7 +121,10 @@ def explain(page: Page, example: str, finding: str | None) -> bool:
         page.get_by_role("option", name=finding, exact=True).click()
     page.get_by_role("button", name="Explain this answer").click()
     expect(page.locator("#explanation h2")).to_be_visible(timeout=EXPLAIN_MS)
-    return page.locator("#explanation .mf-passed").count() > 0
+    if not page.locator("#explanation .mf-passed").count():
+        return False
+    page.get_by_label("Show what spoke for and against").check()
+    return True
 
 
 def main() -> None:

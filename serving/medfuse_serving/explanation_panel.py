@@ -1,6 +1,6 @@
 """The page's explanation: asked for by hand, told step by step, shown in place of the evidence."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ from medfuse.attribution.settings import METHODS, AttributionSettings
 from medfuse.types import Study
 from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
+from medfuse_serving.evidence_table import number_frames, strength_html, table_html
 from medfuse_serving.explainer import Explained, Explainer, Glance
 from medfuse_serving.explanation_view import View
 from medfuse_serving.labels import Choices, Labels
@@ -39,11 +40,18 @@ class Controls:
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Where the maps are shown; each is empty, and its evidence plain, while there is none."""
+    """Where the maps are shown, and what goes with them; all are empty while there is none."""
 
     image: "gradio.HTML"
     note: "gradio.HTML"
     voice: "gradio.HTML"
+    strength: "gradio.HTML"
+    table: "gradio.HTML"
+
+    @property
+    def places(self) -> "list[gradio.HTML]":
+        """All of them."""
+        return [self.image, self.note, self.voice, self.strength, self.table]
 
 
 @dataclass(slots=True)
@@ -126,7 +134,8 @@ def choose_target(answer: Answer) -> str | None:
 
 def clear(controls: Controls, maps: Maps) -> Shown:
     """Take an explanation away."""
-    return {controls.summary: "", maps.image: "", maps.note: "", maps.voice: ""}
+    cleared: Shown = {controls.summary: ""}
+    return cleared | dict.fromkeys(maps.places, "")
 
 
 def explain(
@@ -173,13 +182,30 @@ def show(
     view: View,
     image_maps: Shelf,
     study: Study,
+    read: Sequence[int | None],
 ) -> Shown:
-    """Show an explanation, its image's maps from their shelf."""
+    """Show an explanation, its image's maps from their shelf.
+
+    Args:
+        language: The reader's.
+        explainer: That explained.
+        controls: Where its summary is shown.
+        maps: Where its maps are.
+        view: The explanation.
+        image_maps: On their shelf.
+        study: Its bytes.
+        read: Of each frame in the viewer, its number among those that the model reads.
+    """
     prepare = explainer.predictor.bundle.manifest.prepare
+    pieces = number_frames(view.pieces, read)
+    table = table_html(language, view.record, pieces, view.scale, image_maps)
     return {
         controls.summary: rendering.card_html(
-            language.text("Explanation"), explanation_view.summary_html(language, view.record)
+            language.text("Explanation"),
+            explanation_view.summary_html(language, view.record, pieces),
         ),
+        maps.strength: strength_html(image_maps) if pieces else "",
+        maps.table: table,
         maps.image: explanation_view.image_html(language, view, image_maps),
         maps.note: explanation_view.note_html(language, view),
         maps.voice: explanation_view.voice_html(language, view, study.voice or b"", prepare),

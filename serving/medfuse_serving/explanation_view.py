@@ -1,8 +1,8 @@
 """An explanation in, HTML for the page out; readable without colour, every text escaped."""
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -17,7 +17,9 @@ from medfuse.overlay import (
     MINUS,
     Layer,
     Scale,
+    Word,
     escape_text,
+    find_step,
     format_signed,
     lay_frame,
     lay_voice,
@@ -27,6 +29,15 @@ from medfuse.overlay import (
 )
 from medfuse.types import Modality, Prepared
 from medfuse_serving import rendering, viewer
+from medfuse_serving.evidence import (
+    Piece,
+    SpanPlace,
+    WordsPlace,
+    list_pieces,
+    name_area,
+    name_span,
+)
+from medfuse_serving.evidence_table import play_attribute, row_id
 from medfuse_serving.explainer import Explained, Glance
 from medfuse_serving.language import Language
 from medfuse_serving.report.record import ReferralRecord
@@ -36,6 +47,8 @@ from medfuse_serving.report.words import (
     look_up,
     say_map_legend,
     say_note_legend,
+    say_piece,
+    say_shares,
     say_target,
     title,
 )
@@ -43,6 +56,9 @@ from medfuse_serving.shelves import Shelf, Shelves
 
 PLOT = (50.0, 6.0, 342.0, 180.0)
 """Left, top, width and height of the spectrogram in its drawing, 400 wide."""
+
+TARGET = 32.0
+"""Least side of what can be pressed in it: 24 pixels where the drawing is 300 wide (WCAG 2.5.8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +70,14 @@ class View:
         record: What is said of it.
         values: The maps; none where they are withheld.
         scale: Of the pictures.
+        pieces: The evidence; none where the maps are withheld.
     """
 
     prepared: Prepared
     record: ExplanationRecord
     values: Mapping[Modality, Float[np.ndarray, "..."]]
     scale: DisplayScale
+    pieces: tuple[Piece, ...]
 
 
 def make_view(explained: Explained, prepare: PrepareSettings, scales: Scales) -> View:
@@ -69,7 +87,9 @@ def make_view(explained: Explained, prepare: PrepareSettings, scales: Scales) ->
     scale = find_scale(scales, attribution.method, attribution.target, prepare)
     withheld = not explanation.badge.passed
     record = to_record(explained.prepared, explanation, prepare, scale, {}, (), withheld=withheld)
-    return View(explained.prepared, record, {} if withheld else attribution.values, scale)
+    values = {} if withheld else attribution.values
+    pieces = list_pieces(explained.prepared, values, scale, prepare)
+    return View(explained.prepared, record, values, scale, pieces)
 
 
 def progress_html(language: Language, share: float) -> str:
@@ -82,10 +102,15 @@ def progress_html(language: Language, share: float) -> str:
     )
 
 
-def summary_html(language: Language, record: ExplanationRecord) -> str:
-    """Show the badge with its checks, each modality's share, and how it was computed.
+def summary_html(language: Language, record: ExplanationRecord, pieces: Sequence[Piece]) -> str:
+    """Show the badge with its checks, each modality's share in words and numbers, and the method.
 
     Of a failed badge the shares are left out too, since they add up to the score.
+
+    Args:
+        language: The reader's.
+        record: The explanation's.
+        pieces: Its evidence, which the words name.
     """
     why = language.text("Why {finding}?", finding=say_target(language, record.target))
     heading = f"<h3>{escape_text(why)}</h3>"
@@ -96,9 +121,12 @@ def summary_html(language: Language, record: ExplanationRecord) -> str:
             f'<div class="mf-answer mf-explanation">{heading}'
             f"{rendering.refer_html(language, referral)}{_badge_html(language, record)}</div>"
         )
+    said = "".join(
+        f"<li>{escape_text(sentence)}</li>" for sentence in say_shares(language, record, pieces)
+    )
     return (
         f'<div class="mf-answer mf-explanation mf-mapped">{heading}'
-        f"{_badge_html(language, record)}"
+        f'{_badge_html(language, record)}<ul class="mf-sentences">{said}</ul>'
         f'<div class="mf-halves"><div>{_shares_html(language, record)}</div>'
         f"<div>{_interactions_html(language, record)}</div></div>{_facts_html(language, record)}"
         "</div>"
@@ -153,7 +181,8 @@ def _pack_map(
     layer = lay_frame(values, geometry, scale)
     rows, columns = geometry.rows, geometry.columns
     box = (0.0, 0.0, float(columns), float(rows))
-    return viewer.pack_map(layer, _marks(layer, box, size=max(rows, columns) / 30), said)
+    names = [name_area(number, area) for area in range(len(layer.areas))]
+    return viewer.pack_map(layer, _marks(layer, box, names, size=max(rows, columns) / 30), said)
 
 
 def image_html(language: Language, view: View, maps: Shelf) -> str:
@@ -185,13 +214,43 @@ def note_html(language: Language, view: View) -> str:
     assert view.prepared.note is not None
     text, spans = view.prepared.note.text, view.prepared.note.spans
     scale = view.scale.parts[Modality.NOTE]
-    words = words_html(text, sum_words(text, spans, view.values[Modality.NOTE]), scale)
+    words = _grouped_html(view, sum_words(text, spans, view.values[Modality.NOTE]), scale)
     legend = escape_text(say_note_legend(language, scale))
     body = (
         f'<div class="mf-note mf-map"><p class="mf-words" tabindex="0">{words}</p>'
         f'<p class="mf-caption mf-overlay">{legend}</p></div>'
     )
     return rendering.card_html(language.text("Note: what spoke for and against"), body)
+
+
+def _grouped_html(view: View, words: Sequence[Word], scale: Scale) -> str:
+    """Show a note's words, each group of them as one that leads to its row of the table."""
+    assert view.prepared.note is not None
+    text = view.prepared.note.text
+    groups = sorted(
+        (piece.place.start, piece.place.end, piece.id)
+        for piece in view.pieces
+        if isinstance(piece.place, WordsPlace)
+    )
+
+    def show(start: int, end: int) -> str:
+        own = [
+            replace(word, start=word.start - start, end=word.end - start)
+            for word in words
+            if start <= word.start < end
+        ]
+        return words_html(text[start:end], own, scale)
+
+    parts, at = [], 0
+    for start, end, name in groups:
+        parts.append(show(at, start))
+        parts.append(
+            f'<a class="mf-group" href="#{row_id(name)}" data-evidence="{name}">'
+            f"{show(start, end)}</a>"
+        )
+        at = end
+    parts.append(show(at, len(text)))
+    return "".join(parts)
 
 
 def voice_html(language: Language, view: View, data: bytes, prepare: PrepareSettings) -> str:
@@ -348,14 +407,21 @@ def _legend_html(language: Language, scale: Scale) -> str:
     )
 
 
-def _marks(layer: Layer, box: tuple[float, float, float, float], size: float) -> str:
-    """Draw a layer's outlines and numbers.
+def _marks(
+    layer: Layer, box: tuple[float, float, float, float], names: Sequence[str], size: float
+) -> str:
+    """Draw a layer's outlines and numbers, each with the name and the strength of its area.
 
     Args:
         layer: Over a picture.
         box: Left, top, width and height of the picture in the drawing.
+        names: Of its areas.
         size: Height of the numbers in the drawing.
     """
+    known = [
+        f'data-evidence="{name}" data-step="{find_step(area.strength)}"'
+        for name, area in zip(names, layer.areas, strict=True)
+    ]
     left, top, width, height = box
     rows, columns = layer.colours.shape[:2]
     parts = []
@@ -363,15 +429,16 @@ def _marks(layer: Layer, box: tuple[float, float, float, float], size: float) ->
         placed = outline.points * (width / columns, height / rows) + (left, top)
         points = "L".join(f"{x:.1f} {y:.1f}" for x, y in placed.tolist())
         kind = "mf-solid" if outline.positive else "mf-dashed"
-        parts.append(f'<path class="mf-case" d="M{points}Z"/><path class="{kind}" d="M{points}Z"/>')
+        own = known[outline.area]
+        parts += [f'<path class="{c}" {own} d="M{points}Z"/>' for c in ("mf-case", kind)]
     for spot in layer.spots:
         above = spot.top > APART[0] * rows  # or else there is no room
         edge = top + height * (spot.top if above else spot.bottom) / rows
         y = edge - 0.3 * size if above else edge + 1.1 * size
         x = left + width * spot.column / columns
         parts.append(
-            f'<text class="mf-number" x="{x:.1f}" y="{y:.1f}" font-size="{size:.1f}">'
-            f"{format_signed(spot.value)}</text>"
+            f'<text class="mf-number" {known[spot.area]} x="{x:.1f}" y="{y:.1f}" '
+            f'font-size="{size:.1f}">{format_signed(spot.value)}</text>'
         )
     return "".join(parts)
 
@@ -381,6 +448,7 @@ def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> st
     voice = view.prepared.voice
     assert voice is not None
     layer = lay_voice(view.values[Modality.VOICE], view.scale.parts[Modality.VOICE])
+    names = [name_span(area) for area in range(len(layer.areas))]
     frames, bands = voice.values.shape
     left, top, width, height = PLOT
     low, high = float(voice.values.min()), float(voice.values.max())
@@ -388,8 +456,10 @@ def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> st
     place = f'x="{left}" y="{top}" width="{width}" height="{height}" preserveAspectRatio="none"'
     parts = [
         f'<image {place} href="{_picture(grey)}"/>',
-        f'<image {place} class="mf-overlay" href="{_picture(layer.colours)}"/>',
-        f'<g class="mf-overlay">{_marks(layer, PLOT, 12.0)}</g>',
+        f'<image {place} class="mf-overlay mf-faded" filter="url(#mf-strong)" '
+        f'href="{_picture(layer.colours)}"/>',
+        f'<g class="mf-overlay mf-marks" aria-hidden="true">{_marks(layer, PLOT, names, 12.0)}</g>',
+        _span_buttons(language, view, layer),
     ]
     hz = mel_centres_hz(prepare.voice)
     for i in np.linspace(0, bands - 1, 5).round().astype(int):
@@ -406,9 +476,46 @@ def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> st
             parts.append(f'<text class="mf-second" x="{x:.1f}" y="{y}">{second} s</text>')
     label = escape_text(language.text("Spectrogram in seconds and hertz"))
     return (
-        f'<svg class="mf-spectrogram" viewBox="0 0 400 {top + height + 18}" role="img" '
+        f'<svg class="mf-spectrogram" viewBox="0 0 400 {top + height + 18}" role="group" '
         f'aria-label="{label}">{"".join(parts)}</svg>'
     )
+
+
+def _span_buttons(language: Language, view: View, layer: Layer) -> str:
+    """Make each span of the evidence a button over its area that plays its sound."""
+    left, top, width, height = PLOT
+    rows, columns = layer.colours.shape[:2]
+    named = {name_span(number): area for number, area in enumerate(layer.areas)}
+    parts = []
+    for piece in view.pieces:
+        if not isinstance(piece.place, SpanPlace):
+            continue
+        area = named[piece.id]
+        (x, wide), (y, tall) = (
+            _grow(start + size * first / count, size * (last - first) / count)
+            for (first, last), count, start, size in (
+                (area.columns, columns, left, width),
+                (area.rows, rows, top, height),
+            )
+        )
+        said = language.text(
+            "Play {place}: {value}",
+            place=say_piece(language, piece),
+            value=format_signed(piece.value),
+        )
+        parts.append(
+            f'<rect class="mf-span" role="button" tabindex="0" aria-pressed="false" '
+            f'aria-label="{escape_text(said)}" data-evidence="{piece.id}" '
+            f'data-step="{find_step(area.strength)}" {play_attribute(piece.place)} '
+            f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
+        )
+    return f'<g class="mf-overlay mf-spans">{"".join(parts)}</g>'
+
+
+def _grow(start: float, size: float) -> tuple[float, float]:
+    """Make what is too small to be hit larger, around its middle."""
+    grown = max(size, TARGET)
+    return start - (grown - size) / 2, grown
 
 
 def _picture(pixels: UInt8[np.ndarray, "h w ..."]) -> str:

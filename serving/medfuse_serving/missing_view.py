@@ -66,7 +66,7 @@ def _bar_html(span: tuple[float, float], now: float, is_probability: bool) -> st
         return ""
     low, high = span
     return (
-        '<span class="mf-span" aria-hidden="true">'
+        '<span class="mf-range" aria-hidden="true">'
         f'<i style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></i>'
         f'<b style="left:{100 * now:.1f}%"></b></span>'
     )

@@ -48,6 +48,7 @@ from medfuse_serving.language import (
 from medfuse_serving.missing import Reach
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.prior import Prior, lay_prior, list_identities, show_prior, turn_prior
 from medfuse_serving.reader import reader_of
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.record import Decision
@@ -135,12 +136,7 @@ def lay_images(
     Raises:
         LimitError: There are too many to keep; the desk stays as it is.
     """
-    size = sum(map(len, images))
-    if size > UPLOAD_BYTES:  # not kept: it would stay in memory for as long as the page is open
-        raise LimitError(
-            f"the images have {size} bytes together, and at most {UPLOAD_BYTES} are taken; clear "
-            "them and give fewer, or use the command line"
-        )
+    _check_size(images)
     study = replace(desk.study, images=images)
     desk = _unanswered(replace(desk, study=study))
     try:
@@ -148,6 +144,16 @@ def lay_images(
     except InputError as error:
         return replace(desk, frames=None, problem=str(error))
     return replace(desk, frames=frames, problem="")
+
+
+def _check_size(images: tuple[bytes, ...]) -> None:
+    """Refuse what would stay in memory for as long as the page is open."""
+    size = sum(map(len, images))
+    if size > UPLOAD_BYTES:
+        raise LimitError(
+            f"the images have {size} bytes together, and at most {UPLOAD_BYTES} are taken; clear "
+            "them and give fewer, or use the command line"
+        )
 
 
 def edit_note(desk: Desk, text: str) -> Desk:
@@ -198,8 +204,17 @@ def show_image(desk: Desk) -> str:
     elif desk.frames is None:
         body = rendering.empty_html(language.text("No image given."))
     else:
-        body = viewer_html(desk.frames)
+        name = language.text("Present study")
+        which = escape_text(language.text("Present study: what the answer is about"))
+        body = f'<p class="mf-which">{which}</p>{viewer_html(desk.frames, name)}'
     return rendering.card_html(language.text("Image"), body)
+
+
+def show_prior_of(desk: Desk, prior: Prior, settings: PrepareSettings) -> str:
+    """Show an earlier study beside the one on a desk; nothing where none is given."""
+    given = desk.frames is not None and prior.frames is not None
+    present = list_identities(desk.study.images, settings) if given else frozenset()
+    return show_prior(desk.language, prior, present)
 
 
 def show_note(desk: Desk, settings: PrepareSettings) -> str:
@@ -330,7 +345,8 @@ def mount_page(
         head='<script type="module" src="web/viewer.js"></script>'
         '<script type="module" src="web/reader.js"></script>'
         '<script type="module" src="web/worklist.js"></script>'
-        '<script type="module" src="web/impression.js"></script>',
+        '<script type="module" src="web/impression.js"></script>'
+        '<script type="module" src="web/evidence.js"></script>',
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -371,6 +387,8 @@ def build_page(
     ) as page:
         labels = Labels()
         desk = gr.State(Desk(), time_to_live=IDLE_S)
+        # Apart from the desk, which an explanation under way puts back as it found it.
+        prior = gr.State(Prior(), time_to_live=IDLE_S)
         changes = gr.State(Changes(), time_to_live=IDLE_S)
         # Of the answer on the desk. By itself, since an explanation that was begun before a
         # decision ends with the desk as it was then.
@@ -400,6 +418,13 @@ def build_page(
                 images = labels.put(
                     gr.File(file_count="multiple", height=104, type="filepath"),
                     message("Images (DICOM)"),
+                )
+                prior_images = labels.put(
+                    gr.File(file_count="multiple", height=104, type="filepath"),
+                    message("Prior images (DICOM)"),
+                )
+                clear_prior = labels.put(
+                    gr.Button(size="sm", elem_id="clear-prior"), message("Remove the prior images")
                 )
                 note = labels.put(
                     gr.Textbox(lines=5, max_lines=12),
@@ -451,13 +476,16 @@ def build_page(
                     )
                 controls = explanation_panel.lay_controls(explainer, labels)
                 labels.put(
-                    gr.Checkbox(True, elem_id="overlays", interactive=True),
+                    gr.Checkbox(False, elem_id="overlays", interactive=True),
                     message("Show what spoke for and against over the evidence"),
                 )
+                strength = gr.HTML("", elem_id="strength")
                 # Each kind of evidence has two places; page.css shows the map where there is one.
-                with gr.Row():
+                with gr.Row(elem_id="evidence"):
                     with gr.Column(min_width=320, elem_classes="mf-evidence"):
-                        image_view = gr.HTML(show_image(Desk()), elem_id="image")
+                        with gr.Row(elem_classes="mf-studies"):
+                            image_view = gr.HTML(show_image(Desk()), elem_id="image")
+                            prior_view = gr.HTML("", elem_id="prior")
                         image_map = gr.HTML("", elem_id="image-map")
                     with gr.Column(min_width=320):
                         with gr.Column(elem_classes="mf-evidence"):
@@ -466,7 +494,8 @@ def build_page(
                         with gr.Column(elem_classes="mf-evidence"):
                             voice_view = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
                             voice_map = gr.HTML("", elem_id="voice-map")
-                maps = Maps(image_map, note_map, voice_map)
+                table = gr.HTML("", elem_id="pieces")
+                maps = Maps(image_map, note_map, voice_map, strength, table)
 
         def show_questions(desk: Desk) -> str:
             """Ask for the impression, where it comes first."""
@@ -501,6 +530,9 @@ def build_page(
             body = rendering.problem_html(language, problem)
             return rendering.card_html(language.text("Explanation"), body)
 
+        def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
+            return show_prior(find_language_of(given), Prior(problem=problem), frozenset())
+
         def refuse(problem: str, given: tuple[object, ...]) -> str:
             return rendering.problem_html(find_language_of(given), problem)
 
@@ -509,21 +541,24 @@ def build_page(
 
         tell = tell_in(answer, refuse_answer)
         tell_steps = tell_steps_in(controls.summary, refuse_explanation)
-        desk_state = desk
-        explained = [controls.summary, image_map, note_map, voice_map]
+        desk_state, prior_state = desk, prior
+        explained = [controls.summary, *maps.places]
         decided = [*verdict.given, verdict.place]
         views = [desk, note, image_view, note_view, voice_view, answer, report_place, *explained]
         views += [worklist.place, *impression.shown, *decided]
+        priors = [prior, prior_view]
+
+        no_prior: Shown = {prior: Prior(), prior_view: ""}
 
         @tell
         def open_example(index: int | None, desk: Desk) -> Shown:
             if index is None:
-                return show(Desk(desk.language))
+                return show(Desk(desk.language)) | no_prior
             if index == desk.opened:  # Gradio tells of one choice twice
                 return {desk_state: desk}
             study = read_study(examples[index], settings.limits)
             opened = lay_out(desk.language, study, settings, shelves)
-            return show(replace(opened, since=datetime.now(UTC)), index)
+            return show(replace(opened, since=datetime.now(UTC)), index) | no_prior
 
         @tell
         def open_listed(study_id: str, desk: Desk, reader: str) -> Shown:
@@ -533,13 +568,24 @@ def build_page(
                 return {desk_state: desk}  # as it was, with its answer
             opened = lay_out(desk.language, study, settings, shelves)
             row = store.open(study_id, reader)
-            return show(replace(opened, row=row, since=datetime.now(UTC))) | {example: None}
+            return (
+                show(replace(opened, row=row, since=datetime.now(UTC))) | {example: None} | no_prior
+            )
 
         @tell
-        def add_images(paths: list[str], desk: Desk, text: str) -> Shown:
+        def add_images(paths: list[str], desk: Desk, text: str, prior: Prior) -> Shown:
             added = tuple(take_up(path, settings.limits.file_bytes) for path in paths)
             desk = lay_images(edit_note(desk, text), desk.study.images + added, settings, shelves)
-            return show(desk) | {images: None}
+            beside = show_prior_of(desk, prior, settings)
+            return show(desk) | {images: None, prior_view: beside}
+
+        @tell_in(prior_view, refuse_prior)
+        def add_prior(paths: list[str], desk: Desk, prior: Prior) -> Shown:
+            added = tuple(take_up(path, settings.limits.file_bytes) for path in paths)
+            _check_size(prior.images + added)
+            prior = lay_prior(desk.language, prior.images + added, settings, shelves)
+            beside = show_prior_of(desk, prior, settings)
+            return {prior_state: prior, prior_view: beside, prior_images: None}
 
         @tell
         def open_note(path: str, desk: Desk) -> Shown:
@@ -688,13 +734,16 @@ def build_page(
             return {desk_state: replace(desk, report=shelf), report_place: link}
 
         @tell
-        def turn(code: str, text: str, desk: Desk, step: ReadingStep | None) -> Shown:
+        def turn(code: str, text: str, desk: Desk, step: ReadingStep | None, prior: Prior) -> Shown:
             language = find_language(code)
             if language.code == desk.language.code:  # told at every load, and of a choice twice
                 return {note_view: gr.skip()}
             desk = turn_to(edit_note(desk, text), language, settings, shelves)
+            prior = turn_prior(prior, language, settings, shelves)
             shown: Shown = {
                 desk_state: desk,
+                prior_state: prior,
+                prior_view: show_prior_of(desk, prior, settings),
                 header: rendering.header_html(language),
                 image_view: show_image(desk),
                 note_view: show_note(desk, settings),
@@ -710,7 +759,14 @@ def build_page(
                 shown |= explanation_panel.clear(controls, maps)
             else:
                 shown |= explanation_panel.show(
-                    language, explainer, controls, maps, desk.views[-1], desk.maps, desk.study
+                    language,
+                    explainer,
+                    controls,
+                    maps,
+                    desk.views[-1],
+                    desk.maps,
+                    desk.study,
+                    _list_read(desk),
                 )
             return shown | labels.say(language)
 
@@ -752,7 +808,7 @@ def build_page(
                 if desk.answer is not None:
                     shown[answer] = show_answer(desk)
                 yield shown | explanation_panel.show(
-                    language, explainer, controls, maps, step, shelf, desk.study
+                    language, explainer, controls, maps, step, shelf, desk.study, _list_read(desk)
                 )
             if changed():  # what was sent meanwhile may lie over what took its place
                 yield explanation_panel.clear(controls, maps)
@@ -802,10 +858,18 @@ def build_page(
         explore.click(
             show_reach, [changes, note, desk], [desk, answer], concurrency_limit=1, **quiet
         )
-        example.input(changing(open_example), [changes, example, desk], views, **quiet)
+        example.input(changing(open_example), [changes, example, desk], [*views, *priors], **quiet)
         images.upload(
-            changing(add_images), [changes, images, desk, note], [*views, images], **quiet
+            changing(add_images),
+            [changes, images, desk, note, prior],
+            [*views, images, prior_view],
+            **quiet,
         )
+        # These change no study, so an answer and its explanation stay.
+        prior_images.upload(
+            add_prior, [prior_images, desk, prior], [*priors, prior_images], **quiet
+        )
+        clear_prior.click(lambda: no_prior, None, priors, **quiet)
         note_file.upload(changing(open_note), [changes, note_file, desk], views, **quiet)
         dictation.upload(
             changing(add_dictation), [changes, dictation, desk], views, **quiet, concurrency_limit=1
@@ -859,7 +923,7 @@ def build_page(
         worklist.opening.click(
             naming(changing(open_listed)),
             [changes, worklist.opening, desk],
-            [*views, example],
+            [*views, *priors, example],
             js=TAKE_WANTED,
             **unqueued,
         )
@@ -871,22 +935,27 @@ def build_page(
             **quiet,
         )
         clear.click(
-            changing(lambda desk: show(Desk(desk.language)) | {example: None}),
+            changing(lambda desk: show(Desk(desk.language)) | no_prior | {example: None}),
             [changes, desk],
-            [*views, example],
+            [*views, *priors, example],
             **quiet,
         )
         # What the browser keeps is put into the switch there; the server hears of a change alone.
         page.load(None, None, switch, js="() => medfuseLanguage.restore()", **unseen)
         switch.change(
             changing(turn),
-            [changes, switch, note, desk, read],
-            [*views, header, *labels.components],
+            [changes, switch, note, desk, read, prior],
+            [*views, *priors, header, *labels.components],
             js="(...values) => medfuseLanguage.keep(values)",
             **(unseen | {"queue": False}),
         )
         page.unload(_forget_soon(page))
     return page
+
+
+def _list_read(desk: Desk) -> tuple[int | None, ...]:
+    """Give of each frame in the viewer its number among those that the model reads."""
+    return () if desk.frames is None else desk.frames.read
 
 
 def _forget_soon(page: "gradio.Blocks") -> "Callable[[gradio.Request], None]":

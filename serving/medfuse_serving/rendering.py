@@ -65,6 +65,20 @@ WORDS = {
     "opacity": message("Opacity of the map"),
     "threshold": message("Hide what is weaker than"),
     "pixels": message("pixels"),
+    "pair": message("Link to the present study"),
+    "linked": message("Move together"),
+    "windowed": message("Same window"),
+    "in-mm": message("Moves with the present study, in mm"),
+    "by-place": message(
+        "Moves with the present study, by its relative place: not both have a pixel spacing"
+    ),
+    "apart": message("Moves by itself"),
+    "pair-keys": message(
+        "L links the two studies or takes the link off, S gives both the same window."
+    ),
+    "map-keys": message(
+        "E goes through the outlined areas, Enter goes to an area's row of the table."
+    ),
     "screen": message(
         "True pixel values in 256 greys; this page does not calibrate the monitor: not for "
         "diagnosis."

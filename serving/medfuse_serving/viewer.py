@@ -7,7 +7,7 @@ frame's stored pixels, or a map's colours as a lossless PNG. `web/viewer.js` mak
 import io
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -16,7 +16,7 @@ from medfuse.config import PrepareSettings
 from medfuse.data.dicom import FrameSource, choose_frames, list_frames
 from medfuse.data.grey import LookupTable
 from medfuse.data.viewing import View, ViewingFrame, read_viewing
-from medfuse.overlay import OPACITY, Layer
+from medfuse.overlay import OPACITY, Layer, escape_text
 from medfuse_serving.language import Language
 from medfuse_serving.shelves import Shelf, Shelves
 
@@ -48,27 +48,48 @@ def shelve_frames(
     numbers = {place: i for i, place in enumerate(chosen)}
     read = tuple(numbers.get(_place(source)) for source in sources)
 
+    def describe(frame: ViewingFrame, number: int) -> str:
+        return describe_frame(language, frame, number, read)
+
+    return Frames(_put(images, sources, describe, settings, shelves), read)
+
+
+def shelve_prior(
+    language: Language, images: Sequence[bytes], settings: PrepareSettings, shelves: Shelves
+) -> Frames:
+    """Put the frames of an earlier study, of which the model reads none, on a shelf.
+
+    Raises:
+        DicomError: A file is not an image that can be shown, or is damaged.
+        LimitError: A file or the study declares more than a limit allows.
+    """
+    sources = list_frames(images, settings.image, settings.limits)
+
+    def describe(frame: ViewingFrame, number: int) -> str:
+        return describe_prior(language, frame, number, len(sources))
+
+    return Frames(_put(images, sources, describe, settings, shelves), (None,) * len(sources))
+
+
+def _put(
+    images: Sequence[bytes],
+    sources: Sequence[FrameSource],
+    describe: Callable[[ViewingFrame, int], str],
+    settings: PrepareSettings,
+    shelves: Shelves,
+) -> Shelf:
     def make(number: int) -> bytes:
         frame = read_viewing(images, sources[number], settings.image, settings.limits)
-        return pack_frame(frame, describe_frame(language, frame, number, read))
+        return pack_frame(frame, describe(frame, number))
 
-    return Frames(shelves.put(len(sources), make), read)
+    return shelves.put(len(sources), make)
 
 
 def describe_frame(
     language: Language, frame: ViewingFrame, number: int, read: Sequence[int | None]
 ) -> str:
     """Say which frame it is, its size, and whether the model reads it."""
-    rows, columns = frame.values.shape
-    size = {"columns": columns, "rows": rows}
-    if frame.spacing_mm:
-        caption = language.text(
-            "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {spacing} mm",
-            spacing=f"{frame.spacing_mm[0]:.3g}",
-            **size,
-        )
-    else:
-        caption = language.text("{columns} \N{MULTIPLICATION SIGN} {rows} pixels", **size)
+    caption = _describe_size(language, frame)
     if len(read) == 1:
         return caption
     place = {"number": number + 1, "count": len(read), "caption": caption}
@@ -77,6 +98,28 @@ def describe_frame(
             "Frame {number} of {count}, not read by the model \N{MIDDLE DOT} {caption}", **place
         )
     return language.text("Frame {number} of {count} \N{MIDDLE DOT} {caption}", **place)
+
+
+def describe_prior(language: Language, frame: ViewingFrame, number: int, count: int) -> str:
+    """Say that it is of the earlier study, which frame of it, and its size."""
+    return language.text(
+        "Prior study, frame {number} of {count} \N{MIDDLE DOT} {caption}",
+        number=number + 1,
+        count=count,
+        caption=_describe_size(language, frame),
+    )
+
+
+def _describe_size(language: Language, frame: ViewingFrame) -> str:
+    rows, columns = frame.values.shape
+    size = {"columns": columns, "rows": rows}
+    if not frame.spacing_mm:
+        return language.text("{columns} \N{MULTIPLICATION SIGN} {rows} pixels", **size)
+    return language.text(
+        "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {spacing} mm",
+        spacing=f"{frame.spacing_mm[0]:.3g}",
+        **size,
+    )
 
 
 def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
@@ -120,10 +163,27 @@ def pack(header: dict[str, object], body: bytes) -> bytes:
     return struct.pack("<I", len(text)) + text + body
 
 
-def viewer_html(frames: Frames) -> str:
-    """Show a study's frames in the viewer."""
-    read = json.dumps(frames.read)
-    return f'<mf-viewer data-shelf="{frames.shelf.token}" data-read="{read}"></mf-viewer>'
+def viewer_html(frames: Frames, name: str = "") -> str:
+    """Show a study's frames in the viewer.
+
+    Args:
+        frames: On their shelf.
+        name: Of the study, where there are two.
+    """
+    return f"<mf-viewer {_attributes(frames, name)}></mf-viewer>"
+
+
+def prior_html(frames: Frames, name: str) -> str:
+    """Show an earlier study's frames in a second viewer, with the switches that link the two."""
+    return (
+        f"<mf-viewer data-prior {_attributes(frames, name)}></mf-viewer>"
+        f'<mf-pair data-shelf="{frames.shelf.token}"></mf-pair>'
+    )
+
+
+def _attributes(frames: Frames, name: str) -> str:
+    label = f' role="group" aria-label="{escape_text(name)}"' if name else ""
+    return f'data-shelf="{frames.shelf.token}" data-read="{json.dumps(frames.read)}"{label}'
 
 
 def _write_view(view: View) -> dict[str, object]:

@@ -137,6 +137,7 @@ def _show(view: View, prepared: Prepared, evidence: EvidenceRecord) -> Explained
     return ExplainedRecord(
         record=record,
         additive=_is_additive(scale),
+        pieces=view.pieces,
         frames=frames,
         image_parts=image_parts,
         voice=layer,

@@ -15,6 +15,7 @@ from medfuse.config import Settings
 from medfuse.errors import ReportError, SettingsError
 from medfuse.types import Modality
 from medfuse_serving.answer import Answer
+from medfuse_serving.evidence import Piece
 
 SCHEMA: Final = "medfuse.report/1"
 ATTACHMENT = "medfuse-report.json"
@@ -166,6 +167,7 @@ class ExplainedRecord(Settings):
 
     record: ExplanationRecord
     additive: bool = Field(description="whether parts add up, so that they are sums")
+    pieces: tuple[Piece, ...] = Field(description="the evidence that the sentences name")
     frames: tuple[LayerRecord, ...] = Field(description="one for each of the evidence's frames")
     image_parts: tuple[ImagePart, ...] = Field(description="all, the strongest first")
     voice: LayerRecord | None

@@ -352,8 +352,7 @@ def _draw_explanation(
     name = words.say_target(language, own.target)
     paper.add_page()
     paper.heading(language.text("Why this answer: {finding}", finding=name), 15.0)
-    note = record.evidence.note.text if record.evidence.note else ""
-    for sentence in words.say_shares(language, explained, note):
+    for sentence in words.say_shares(language, own, explained.pieces):
         paper.paragraph(sentence)
     _draw_shares(paper, language, explained)
     checks = "; ".join(language.name(check.name) for check in own.badge.checks)

@@ -2,16 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from medfuse.attribution.record import ExplanationRecord, WordRecord
+from medfuse.attribution.record import ExplanationRecord
 from medfuse.overlay import MAP_LEGEND, NOTE_LEGEND, Scale, map_legend_values, note_legend_values
 from medfuse.types import Modality
+from medfuse_serving.evidence import AreaPlace, Piece, WordsPlace
 from medfuse_serving.language import Language, message
-from medfuse_serving.report.record import ExplainedRecord, ImagePart, ReferralRecord, VoicePart
-
-PHRASE_WORDS = 6
-"""Most words, punctuation marks among them, of a phrase that is quoted."""
-
-PHRASE_CHARACTERS = 60
+from medfuse_serving.report.record import ImagePart, ReferralRecord, VoicePart
 
 PLACES = (
     (message("upper left"), message("upper middle"), message("upper right")),
@@ -90,15 +86,14 @@ def find_percents(record: ExplanationRecord) -> dict[Modality, float]:
     return {m: abs(s) / total if total else 0.0 for m, s in record.shares.shares.items()}
 
 
-def say_shares(language: Language, explained: ExplainedRecord, note: str) -> list[str]:
+def say_shares(language: Language, record: ExplanationRecord, pieces: Sequence[Piece]) -> list[str]:
     """Say in a sentence of each modality what it contributes, and from where; the most first.
 
     Args:
         language: Of the sentences.
-        explained: What is said.
-        note: The note as decoded; a phrase beyond its end is put together of its words.
+        record: What is said.
+        pieces: The evidence that its places are named from.
     """
-    record = explained.record
     percents = find_percents(record)
     sentences = []
     for modality in sorted(percents, key=lambda m: -percents[m]):
@@ -109,7 +104,7 @@ def say_shares(language: Language, explained: ExplainedRecord, note: str) -> lis
             )
             sentences.append(said)
             continue
-        place, most = _find_place(language, explained, modality, note)
+        place, most = _find_place(language, record, pieces, modality)
         values = {"modality": language.name(modality), "share": f"{percents[modality]:.0%}"}
         values["share"] = values["share"].replace("%", " %")
         values["finding"] = say_target(language, record.target)
@@ -143,6 +138,28 @@ def say_shares(language: Language, explained: ExplainedRecord, note: str) -> lis
     return sentences
 
 
+def say_piece(language: Language, piece: Piece) -> str:
+    """Name a piece of evidence."""
+    place = piece.place
+    if place is None:
+        return language.text("everything else")
+    if isinstance(place, AreaPlace):
+        return language.text(
+            "the area outlined in the {place} of frame {number} as it is shown",
+            place=language.text(PLACES[place.row][place.column]),
+            number=place.frame,
+        )
+    if isinstance(place, WordsPlace):
+        return language.text('"{phrase}"', phrase=place.text)
+    return language.text(
+        "{start} to {end} s at {low} to {high} Hz",
+        start=f"{place.start_s:.2f}",
+        end=f"{place.end_s:.2f}",
+        low=f"{place.low_hz:.0f}",
+        high=f"{place.high_hz:.0f}",
+    )
+
+
 def say_image_part(language: Language, part: ImagePart) -> str:
     """Name a ninth of a frame."""
     place = language.text(PLACES[part.row][part.column])
@@ -154,34 +171,6 @@ def say_image_part(language: Language, part: ImagePart) -> str:
 def say_voice_part(language: Language, part: VoicePart) -> str:
     """Name a span of a recording."""
     return language.text("{start} to {end} s", start=f"{part.start_s:.1f}", end=f"{part.end_s:.1f}")
-
-
-def find_phrase(words: Sequence[WordRecord], sign: float) -> tuple[int, int, float]:
-    """Find the run of words that says most in one direction.
-
-    Args:
-        words: In the note's order.
-        sign: Of what is looked for.
-
-    Returns:
-        The first word, the one after the last, and the run's part of all that words say in that
-        direction; an empty run where none does.
-    """
-    values = [word.value if sign > 0 else -word.value for word in words]
-    total = sum(value for value in values if value > 0)
-    best = (0, 0, 0.0)
-    for start in range(len(values)):
-        if values[start] <= 0 or not _has_letters(words[start]):
-            continue
-        run = 0.0
-        for end in range(start, min(start + PHRASE_WORDS, len(values))):
-            if words[end].end - words[start].start > PHRASE_CHARACTERS and end > start:
-                break
-            run += values[end]
-            if run > best[2] and _has_letters(words[end]):
-                best = (start, end + 1, run)
-    start, end, run = best
-    return start, end, run / total if total else 0.0
 
 
 def say_reason(language: Language, referral: ReferralRecord) -> str:
@@ -213,41 +202,19 @@ def say_next_step(language: Language, referral: ReferralRecord) -> str:
     )
 
 
-def _has_letters(word: WordRecord) -> bool:
-    """Tell a word or a number from a punctuation mark, which no phrase begins or ends with."""
-    return any(map(str.isalnum, word.text))
-
-
 def _find_place(
-    language: Language, explained: ExplainedRecord, modality: Modality, note: str
+    language: Language, record: ExplanationRecord, pieces: Sequence[Piece], modality: Modality
 ) -> tuple[str, bool]:
-    """Name where most of a modality's share comes from, and tell whether it is over half."""
-    share = explained.record.shares.shares[modality]
-    if not (explained.additive and explained.record.sums.get(modality, 0.0) * share > 0):
+    """Name where most of a modality's share comes from, and tell whether it is over half.
+
+    Half is of all that the modality's pieces have in that direction, the rest being one of them.
+    """
+    share = record.shares.shares[modality]
+    if not record.sums.get(modality, 0.0) * share > 0:
         return "", False  # where the map says otherwise than the share, it has no place for it
-    if modality is Modality.NOTE:
-        words = explained.record.words or ()
-        start, end, part = find_phrase(words, share)
-        if start == end:
-            return "", False
-        first, last = words[start], words[end - 1]
-        whole = last.end <= len(note)
-        phrase = (
-            note[first.start : last.end] if whole else " ".join(w.text for w in words[start:end])
-        )
-        phrase = " ".join(phrase.split())[: 2 * PHRASE_CHARACTERS]
-        return language.text('"{phrase}"', phrase=phrase), part > 0.5
-    parts: Sequence[ImagePart | VoicePart] = (
-        explained.image_parts if modality is Modality.IMAGE else explained.voice_parts
-    )
-    same = [part for part in parts if part.value * share > 0]
-    if not same:
+    same = [p for p in pieces if p.modality is modality and p.share and p.value * share > 0]
+    most = max((p for p in same if p.place is not None), key=lambda p: abs(p.value), default=None)
+    if most is None:
         return "", False
-    most = max(same, key=lambda part: abs(part.value))
-    over = abs(most.value) > 0.5 * sum(abs(part.value) for part in same)
-    said = (
-        say_image_part(language, most)
-        if isinstance(most, ImagePart)
-        else say_voice_part(language, most)
-    )
-    return said, over
+    over = abs(most.value) > 0.5 * sum(abs(p.value) for p in same)
+    return say_piece(language, most), over

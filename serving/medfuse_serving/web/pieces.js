@@ -10,9 +10,13 @@ export async function fetchPiece(shelf, number) {
   return { header, body: new Uint8Array(buffer, 4 + length) };
 }
 
-/** Give a word of the page's language, escaped for HTML. */
-export function text(element, id) {
+/** Give a word of the page's language. */
+export function word(id) {
   const words = JSON.parse(document.querySelector("[data-words]")?.dataset.words ?? "{}");
-  const word = words[id] ?? id;
-  return word.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+  return words[id] ?? id;
+}
+
+/** Give the same escaped for HTML. */
+export function text(element, id) {
+  return word(id).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }

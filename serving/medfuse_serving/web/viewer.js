@@ -1,8 +1,11 @@
 // The viewer of a study's images: true pixels in, greys on a canvas out, with maps laid over them.
 // A custom element without a build step: <mf-viewer data-shelf="..." data-read="[0,null]">, and
-// <mf-map data-shelf="..."> beside it while there is an explanation.
+// <mf-map data-shelf="..."> beside it while there is an explanation. A second one, with `data-prior`,
+// shows an earlier study; `pair.js` keeps the two in step.
 
-import { fetchPiece, text } from "./pieces.js";
+import * as pair from "./pair.js";
+import { fetchPiece, text, word } from "./pieces.js";
+import { sheet, strength } from "./strength.js";
 
 const KEPT_FRAMES = 6; // decoded frames in memory; a neighbour is there before it is asked for
 const ZOOM_STEP = 1.25;
@@ -109,13 +112,16 @@ const kept = new Map(); // how a study was last looked at, by its shelf
 // What is shown lies in a shadow tree: Gradio gives an element that it has made its own children
 // back whenever the page around it changes.
 class Viewer extends HTMLElement {
-  static observedAttributes = ["data-shelf"];
+  static observedAttributes = ["data-shelf", "aria-label"];
+
+  shading = () => this.shade();
 
   connectedCallback() {
     this.plan();
   }
 
   attributeChangedCallback() {
+    this.label();
     this.plan();
   }
 
@@ -129,81 +135,99 @@ class Viewer extends HTMLElement {
   open() {
     this.observer?.disconnect();
     this.root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    this.root.adoptedStyleSheets = [sheet];
     this.frame = undefined;
     this.shelf = this.dataset.shelf;
     this.read = JSON.parse(this.dataset.read);
     this.frames = new Map();
     this.state = kept.get(this.shelf) ?? {
       number: 0, preset: 0, window: null, invert: false, tool: "window",
-      zoom: 0, x: 0.5, y: 0.5, line: null, opacity: 1, threshold: 0,
+      zoom: 0, x: 0.5, y: 0.5, line: null,
     };
-    kept.clear();
+    const shown = [...document.querySelectorAll("mf-viewer")].map((viewer) => viewer.dataset.shelf);
+    for (const shelf of kept.keys()) if (!shown.includes(shelf)) kept.delete(shelf);
     kept.set(this.shelf, this.state);
     this.map = null;
     this.build();
     this.listen();
-    this.observer = new ResizeObserver(() => this.place());
+    this.observer = new ResizeObserver(() => {
+      this.place();
+      pair.arrived();
+    });
     this.observer.observe(this.stage);
+    document.addEventListener("mf-strength", this.shading);
     this.show(this.state.number);
-    document.querySelector("mf-map")?.attach(this);
+    if (!("prior" in this.dataset)) document.querySelector("mf-map")?.attach(this);
   }
 
   disconnectedCallback() {
     this.observer?.disconnect();
+    document.removeEventListener("mf-strength", this.shading);
     this.shelf = undefined;
+    this.frame = undefined;
+    pair.arrived();
+  }
+
+  /** Say which study it is, and what keys do. */
+  label() {
+    const keys = ["keys"];
+    if (document.querySelector("mf-viewer[data-prior]")) keys.push("pair-keys");
+    if (this.map) keys.push("map-keys");
+    const name = this.getAttribute("aria-label");
+    const said = keys.map(word).join(" ");
+    this.stage?.setAttribute("aria-label", name ? `${name}: ${said}` : said);
   }
 
   build() {
-    const word = (id) => text(this, id);
     const button = (name, label, extra = "") =>
       `<button type="button" data-do="${name}" ${extra}>${label}</button>`;
     const tool = (name, label) =>
       button(`tool-${name}`, label, `aria-pressed="${this.state.tool === name}"`);
     this.root.innerHTML =
-      `<link rel="stylesheet" href="${STYLE}"><div class="mf-tools" role="toolbar" aria-label="${word("tools")}">` +
-      tool("window", word("window")) + tool("pan", word("pan")) + tool("measure", word("measure")) +
-      `<label>${word("preset")} <select data-set="preset"></select></label>` +
-      `<label>${word("level")} <input type="number" step="any" data-set="center"></label>` +
-      `<label>${word("width")} <input type="number" step="any" min="0" data-set="width"></label>` +
-      button("invert", word("invert"), `aria-pressed="${this.state.invert}"`) +
-      button("zoom-out", "\u2212", `aria-label="${word("zoom-out")}"`) +
-      button("zoom-in", "+", `aria-label="${word("zoom-in")}"`) +
-      button("native", "1:1", `aria-label="${word("native")}"`) +
-      button("reset", word("reset")) +
+      `<link rel="stylesheet" href="${STYLE}"><div class="mf-tools" role="toolbar" aria-label="${text(this, "tools")}">` +
+      tool("window", text(this, "window")) + tool("pan", text(this, "pan")) + tool("measure", text(this, "measure")) +
+      `<label>${text(this, "preset")} <select data-set="preset"></select></label>` +
+      `<label>${text(this, "level")} <input type="number" step="any" data-set="center"></label>` +
+      `<label>${text(this, "width")} <input type="number" step="any" min="0" data-set="width"></label>` +
+      button("invert", text(this, "invert"), `aria-pressed="${this.state.invert}"`) +
+      button("zoom-out", "\u2212", `aria-label="${text(this, "zoom-out")}"`) +
+      button("zoom-in", "+", `aria-label="${text(this, "zoom-in")}"`) +
+      button("native", "1:1", `aria-label="${text(this, "native")}"`) +
+      button("reset", text(this, "reset")) +
       "</div>" +
-      `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${word("viewer")}"` +
-      ` aria-label="${word("keys")}">` +
+      `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${text(this, "viewer")}"` +
+      ' aria-label="">' +
       '<div class="mf-layers"><canvas class="mf-pixels"></canvas>' +
       '<canvas class="mf-heat mf-overlay"></canvas>' +
       '<svg class="mf-marks mf-overlay" aria-hidden="true"></svg></div>' +
       '<svg class="mf-measure" aria-hidden="true"></svg></div>' +
-      `<label class="mf-turn">${word("frame")} <input type="range" min="1" step="1" data-set="frame"` +
+      `<label class="mf-turn">${text(this, "frame")} <input type="range" min="1" step="1" data-set="frame"` +
       "></label>" +
-      `<div class="mf-mapping" hidden><label>${word("opacity")} ` +
-      `<input type="range" min="0" max="100" data-set="opacity"></label>` +
-      `<label>${word("threshold")} <input type="range" min="0" max="95" step="5" ` +
-      'data-set="threshold"> <output></output></label></div>' +
       '<p class="mf-reading"><span class="mf-what"></span> <span class="mf-how"></span> ' +
       '<span class="mf-point"></span></p>' +
-      `<p class="mf-reading">${word("screen")}</p><p class="mf-hidden" role="status"></p>`;
+      `<p class="mf-reading">${text(this, "screen")}</p><p class="mf-hidden" role="status"></p>`;
     const find = (selector) => this.root.querySelector(selector);
     this.stage = find(".mf-stage");
+    this.label();
     this.layers = find(".mf-layers");
     this.canvas = find(".mf-pixels");
     this.heat = find(".mf-heat");
     this.marks = find(".mf-marks");
     this.ruler = find(".mf-measure");
-    this.mapping = find(".mf-mapping");
     this.status = find("[role=status]");
     this.inputs = Object.fromEntries(
       [...this.root.querySelectorAll("[data-set]")].map((input) => [input.dataset.set, input]));
     this.inputs.frame.max = this.read.length;
     find(".mf-turn").hidden = this.read.length < 2;
-    this.inputs.opacity.value = 100 * this.state.opacity;
-    this.inputs.threshold.value = 100 * this.state.threshold;
   }
 
   // Frames --------------------------------------------------------------------------------------
+
+  /** Turn to a frame by hand. */
+  turn(number) {
+    this.show(number);
+    pair.turned(this);
+  }
 
   async show(number) {
     const count = this.read.length;
@@ -233,6 +257,7 @@ class Viewer extends HTMLElement {
     this.place();
     this.tell(frame.header.caption);
     this.showMap();
+    pair.arrived();
     for (const near of [number + 1, number - 1]) {
       if (near >= 0 && near < count) this.load(near).catch(() => {});
     }
@@ -275,6 +300,17 @@ class Viewer extends HTMLElement {
     this.state.window = {
       ...now, center: center ?? now.center, width: Math.max(width ?? now.width, least),
     };
+    this.paint();
+    pair.windowed(this);
+  }
+
+  /** Take another viewer's grey values. */
+  take({ window, invert }) {
+    this.state.window = { ...window };
+    this.state.invert = invert;
+    this.root.querySelector("[data-do=invert]").setAttribute("aria-pressed", String(invert));
+    const preset = this.frame.header.views.findIndex((view) => sameViews(view, window));
+    if (preset >= 0) this.inputs.preset.value = this.state.preset = preset;
     this.paint();
   }
 
@@ -340,6 +376,7 @@ class Viewer extends HTMLElement {
     this.state.x = (column - (point.x - this.stage.clientWidth / 2) / scale) / columns;
     this.state.y = (row - (point.y - this.stage.clientHeight / 2) / (scale * before.tall)) / rows;
     this.place();
+    pair.moved(this);
   }
 
   pan(dx, dy) {
@@ -350,6 +387,13 @@ class Viewer extends HTMLElement {
     this.state.zoom = scale;
     this.state.x = inside(this.state.x - dx / (columns * scale));
     this.state.y = inside(this.state.y - dy / (rows * scale * tall));
+    this.place();
+    pair.moved(this);
+  }
+
+  /** Look where another viewer looks. */
+  look(place) {
+    Object.assign(this.state, place);
     this.place();
   }
 
@@ -388,14 +432,15 @@ class Viewer extends HTMLElement {
     const spacing = this.frame.header.spacing;
     const [tall, wide] = spacing ?? [1, 1];
     const long = Math.hypot((line.to.row - line.from.row) * tall, (line.to.column - line.from.column) * wide);
-    return spacing ? `${long.toFixed(1)} mm` : `${long.toFixed(0)} ${text(this, "pixels")}`;
+    return spacing ? `${long.toFixed(1)} mm` : `${long.toFixed(0)} ${word("pixels")}`;
   }
 
   // Maps -----------------------------------------------------------------------------------------
 
   setMap(map) {
     this.map = map;
-    this.mapping.hidden = map === null;
+    this.marked = null;
+    this.label();
     this.showMap();
   }
 
@@ -420,17 +465,53 @@ class Viewer extends HTMLElement {
     this.marks.innerHTML = found.header.marks;
     this.heat.hidden = this.marks.hidden = false;
     this.shade();
+    this.mark(this.marked);
     map.say(found.header);
+  }
+
+  /** Mark an area of the evidence; null takes the mark off. */
+  mark(name) {
+    this.marked = name;
+    for (const part of this.marks.querySelectorAll("[data-evidence]")) {
+      part.classList.toggle("mf-marked", part.dataset.evidence === name);
+    }
+  }
+
+  /** List the areas that are seen, the strongest first. */
+  listAreas() {
+    if (this.marks.hidden) return [];
+    return [...this.marks.querySelectorAll("path.mf-case")]
+      .filter((path) => path.checkVisibility())
+      .sort((one, other) => one.dataset.evidence.localeCompare(other.dataset.evidence, "en", { numeric: true }));
+  }
+
+  /** Find the area at a point of the stage. */
+  findArea(point) {
+    const { column, row } = this.toPicture(point);
+    const { width, height } = this.found?.pixels ?? {};
+    const { rows, columns } = this.frame.header;
+    const at = new DOMPoint((column * width) / columns, (row * height) / rows);
+    return this.listAreas().find((path) => path.isPointInFill(at))?.dataset.evidence ?? null;
+  }
+
+  /** Mark the next area, for those who go by keys. */
+  nextArea() {
+    const names = [...new Set(this.listAreas().map((path) => path.dataset.evidence))];
+    if (!names.length) return;
+    const name = names[(names.indexOf(this.marked) + 1) % names.length];
+    this.send("mf-point", { name, keep: true });
+  }
+
+  /** Tell the page around of an area. */
+  send(what, detail) {
+    this.dispatchEvent(new CustomEvent(what, { bubbles: true, detail }));
   }
 
   /** Lay the map over the picture, without what is weaker than the threshold. */
   shade() {
-    const { opacity, threshold } = this.state;
-    this.mapping.querySelector("output").textContent = `${Math.round(100 * threshold)} %`;
-    this.heat.style.opacity = opacity;
-    if (!this.found || this.heat.hidden) return;
+    if (!this.found || !this.heat || this.heat.hidden) return;
     const { pixels, header } = this.found;
-    const least = threshold * header.full;
+    const least = strength.threshold * header.full;
     const shown = new ImageData(new Uint8ClampedArray(pixels.data), pixels.width, pixels.height);
     for (let i = 3; i < shown.data.length; i += 4) if (shown.data[i] < least) shown.data[i] = 0;
     this.heat.getContext("2d").putImageData(shown, 0, 0);
@@ -456,7 +537,7 @@ class Viewer extends HTMLElement {
       if (!this.frame) return;
       event.preventDefault();
       const down = Math.sign(event.deltaY);
-      if (this.read.length > 1 && !event.ctrlKey) this.show(this.state.number + down);
+      if (this.read.length > 1 && !event.ctrlKey) this.turn(this.state.number + down);
       else this.zoom(down > 0 ? 1 / ZOOM_STEP : ZOOM_STEP, at(event));
     }, { passive: false });
     stage.addEventListener("pointerdown", (event) => {
@@ -474,8 +555,10 @@ class Viewer extends HTMLElement {
       if (!this.frame) return;
       const point = at(event);
       if (this.drag) this.follow(point);
+      else this.hover(point);
       this.point(point);
     });
+    stage.addEventListener("pointerleave", () => this.hover(null));
     for (const end of ["pointerup", "pointercancel"]) {
       stage.addEventListener(end, () => {
         if (this.drag?.tool === "measure") this.tell(this.distance());
@@ -484,6 +567,14 @@ class Viewer extends HTMLElement {
     }
     stage.addEventListener("dblclick", () => this.act("reset"));
     stage.addEventListener("keydown", (event) => this.press(event));
+  }
+
+  /** Mark the area under the pointer. */
+  hover(point) {
+    const name = point && this.map ? this.findArea(point) : null;
+    if (name === this.hovered) return;
+    this.hovered = name;
+    this.send("mf-point", { name });
   }
 
   /** Do what the tool in hand does on its way to a point. */
@@ -515,6 +606,7 @@ class Viewer extends HTMLElement {
       this.state.invert = !this.state.invert;
       this.root.querySelector("[data-do=invert]").setAttribute("aria-pressed", String(this.state.invert));
       this.paint();
+      pair.windowed(this);
     }
     if (what === "zoom-in") this.zoom(ZOOM_STEP);
     if (what === "zoom-out") this.zoom(1 / ZOOM_STEP);
@@ -526,6 +618,8 @@ class Viewer extends HTMLElement {
       this.inputs.preset.value = 0;
       this.paint();
       this.place();
+      pair.moved(this);
+      pair.windowed(this);
     }
   }
 
@@ -533,17 +627,14 @@ class Viewer extends HTMLElement {
     if (!this.frame) return;
     const value = Number(input.value);
     if (!Number.isFinite(value)) return;
-    if (name === "frame") this.show(value - 1);
+    if (name === "frame") this.turn(value - 1);
     if (name === "preset") {
       this.choose(value);
       this.paint();
+      pair.windowed(this);
     }
     if (name === "center" && input.value !== "") this.adjust(value, undefined);
     if (name === "width" && value > 0) this.adjust(undefined, value);
-    if (name === "opacity" || name === "threshold") {
-      this.state[name] = value / 100;
-      this.shade();
-    }
   }
 
   press(event) {
@@ -554,14 +645,16 @@ class Viewer extends HTMLElement {
     const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const arrow = arrows[event.key];
     const keys = {
-      PageDown: () => this.show(this.state.number + 1),
-      PageUp: () => this.show(this.state.number - 1),
-      Home: () => this.show(0),
-      End: () => this.show(this.read.length - 1),
+      PageDown: () => this.turn(this.state.number + 1),
+      PageUp: () => this.turn(this.state.number - 1),
+      Home: () => this.turn(0),
+      End: () => this.turn(this.read.length - 1),
       "+": () => this.act("zoom-in"), "=": () => this.act("zoom-in"), "-": () => this.act("zoom-out"),
       i: () => this.act("invert"), r: () => this.act("reset"), n: () => this.act("native"),
       w: () => this.act("tool-window"), p: () => this.act("tool-pan"), m: () => this.act("tool-measure"),
-      Enter: () => this.fixEnd(),
+      l: () => pair.toggle("linked"), s: () => pair.toggle("windowed"),
+      e: () => this.nextArea(),
+      Enter: () => (this.state.tool === "measure" ? this.fixEnd() : this.send("mf-choose", { name: this.marked })),
     };
     if (arrow) {
       const [dx, dy] = arrow;
@@ -572,6 +665,7 @@ class Viewer extends HTMLElement {
       this.inputs.preset.value = event.key - 1;
       this.choose(event.key - 1);
       this.paint();
+      pair.windowed(this);
       this.tell(header.views[event.key - 1].name);
     } else if (keys[event.key]) {
       keys[event.key]();
@@ -624,7 +718,7 @@ class Viewer extends HTMLElement {
     this.inputs.width.value = brief(width);
     this.root.querySelector(".mf-what").textContent = this.frame.header.caption;
     this.root.querySelector(".mf-how").textContent =
-      `\u00b7 ${text(this, "zoom")} ${Math.round(100 * this.geometry().scale)} %`;
+      `\u00b7 ${word("zoom")} ${Math.round(100 * this.geometry().scale)} %`;
   }
 
   /** Say the value under the pointer. */
@@ -663,7 +757,7 @@ class ViewerMap extends HTMLElement {
 
   attributeChangedCallback() {
     this.maps = new Map();
-    const viewer = document.querySelector("mf-viewer");
+    const viewer = document.querySelector("mf-viewer:not([data-prior])");
     if (this.isConnected && viewer?.stage) this.attach(viewer);
   }
 

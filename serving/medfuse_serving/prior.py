@@ -1,0 +1,122 @@
+"""An earlier study's images in; what the page shows of them beside the present ones out.
+
+They are for the reader's eyes alone: no model reads them, and no answer, explanation or report has
+anything of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from medfuse.config import PrepareSettings
+from medfuse.data.dicom import Identity, read_file_identity
+from medfuse.data.picture import is_picture
+from medfuse.errors import InputError
+from medfuse.overlay import escape_text
+from medfuse_serving import rendering
+from medfuse_serving.language import Language
+from medfuse_serving.shelves import Shelves
+from medfuse_serving.viewer import Frames, prior_html, shelve_prior
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """An earlier study's images.
+
+    Attributes:
+        images: As they were given.
+        frames: For the viewer; None where there are none that can be shown.
+        problem: Why they can't be shown.
+        identities: Whose study each image says it is part of.
+    """
+
+    images: tuple[bytes, ...] = ()
+    frames: Frames | None = None
+    problem: str = ""
+    identities: frozenset[Identity] = frozenset()
+
+
+def lay_prior(
+    language: Language, images: tuple[bytes, ...], settings: PrepareSettings, shelves: Shelves
+) -> Prior:
+    """Put an earlier study's frames on a shelf; what can't be shown is said in their place."""
+    if not images:
+        return Prior()
+    try:
+        frames = shelve_prior(language, images, settings, shelves)
+        identities = list_identities(images, settings)
+    except InputError as error:
+        return Prior(images, problem=str(error))
+    return Prior(images, frames, identities=identities)
+
+
+def turn_prior(
+    prior: Prior, language: Language, settings: PrepareSettings, shelves: Shelves
+) -> Prior:
+    """Say what is said of the frames in another language."""
+    if prior.frames is None:
+        return prior
+    return replace(prior, frames=shelve_prior(language, prior.images, settings, shelves))
+
+
+def list_identities(images: Sequence[bytes], settings: PrepareSettings) -> frozenset[Identity]:
+    """Read whose study each image says it is part of; a plain picture says nothing.
+
+    Raises:
+        DicomError: An image is damaged.
+        LimitError: An image holds more than a limit allows.
+    """
+    return frozenset(
+        Identity(None, None) if is_picture(image) else read_file_identity(image, settings.limits)
+        for image in images
+    )
+
+
+def say_doubts(
+    language: Language, prior: frozenset[Identity], present: frozenset[Identity]
+) -> tuple[str, ...]:
+    """Say what in the headers speaks against two sets of images being one patient's two studies."""
+    patients = {i.patient_id for i in prior | present} - {None}
+    studies = ({i.study_uid for i in prior} & {i.study_uid for i in present}) - {None}
+    doubts = []
+    if len(patients) > 1:
+        doubts.append(
+            language.text(
+                "The headers name more than one patient: check that the prior images are of this "
+                "one."
+            )
+        )
+    elif any(i.patient_id is None for i in prior | present):
+        doubts.append(
+            language.text(
+                "Not every header names its patient: check that the prior images are of this one."
+            )
+        )
+    if studies:
+        doubts.append(
+            language.text(
+                "By their headers, the prior images are of the same study as the present ones."
+            )
+        )
+    return tuple(doubts)
+
+
+def show_prior(language: Language, prior: Prior, present: frozenset[Identity]) -> str:
+    """Show the earlier study in a viewer of its own; nothing where none is given.
+
+    Args:
+        language: The reader's.
+        prior: The earlier study.
+        present: Whose study the present images say they are part of.
+    """
+    heading = language.text("Prior image")
+    if prior.problem:
+        return rendering.card_html(heading, rendering.problem_html(language, prior.problem))
+    if prior.frames is None:
+        return ""
+    doubts = "".join(
+        f'<p class="mf-doubt" role="alert">{escape_text(doubt)}</p>'
+        for doubt in say_doubts(language, prior.identities, present)
+    )
+    which = escape_text(language.text("Prior study: for comparison, not read by the model"))
+    viewer = prior_html(prior.frames, language.text("Prior study"))
+    return rendering.card_html(heading, f'{doubts}<p class="mf-which">{which}</p>{viewer}')
