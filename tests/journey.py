@@ -30,7 +30,38 @@ class Traveller:
     seen: Callable[[str], None]
 
 
-def travel(page: Page, url: str, traveller: Traveller) -> Path:
+def link(page: Page, language: Language) -> bool:
+    """Open the table of evidence, show each modality's first piece, and play the first that sounds.
+
+    Returns:
+        Whether any did.
+    """
+    say = language.text
+    switch = page.get_by_label(say("Show what spoke for and against over the evidence"))
+    expect(switch).not_to_be_checked()
+    page.get_by_text(say("The evidence as a table")).click()
+    table = page.locator(".mf-pieces")
+    for row in table.locator("tbody").all():
+        show = row.locator("[data-show]").first
+        if not show.count():
+            continue
+        show.click()
+        expect(switch).to_be_checked()
+        name = str(show.get_attribute("data-show"))
+        expect(table.locator(f"[data-evidence='{name}'].mf-marked")).to_be_visible()
+    spans = table.locator("[data-play]")
+    sounds = spans.count() > 0
+    if sounds:
+        playing = """() => [...document.querySelectorAll("audio")].some(a => !a.paused)"""
+        spans.first.click()
+        page.wait_for_function(playing)
+        expect(spans.first).to_have_attribute("aria-pressed", "true")
+        page.wait_for_function(f"!({playing})()")  # at the span's end, by itself
+        expect(spans.first).to_have_attribute("aria-pressed", "false")
+    return sounds
+
+
+def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
     """Log in, read a study of the worklist to its report, and go on to the next and out.
 
     Args:
@@ -39,7 +70,7 @@ def travel(page: Page, url: str, traveller: Traveller) -> Path:
         traveller: Who goes.
 
     Returns:
-        The report, as it was downloaded.
+        The report, as it was downloaded, and whether a span of the recording was played.
     """
     language, seen = traveller.language, traveller.seen
     say = language.text
@@ -84,6 +115,10 @@ def travel(page: Page, url: str, traveller: Traveller) -> Path:
     page.get_by_role("button", name=say("Explain this answer")).click()
     expect(page.locator("#explanation .mf-badge")).to_be_visible(timeout=EXPLAIN_MS)
     seen("explanation")
+    sounds = False
+    if page.locator(".mf-pieces").count():  # none of an explanation that failed its checks
+        sounds = link(page, language)
+        seen("linked evidence")
 
     page.get_by_label(say("Reason (needed to edit or override)")).fill("The film is rotated.")
     page.get_by_role("button", name=say("Override"), exact=True).click()
@@ -101,4 +136,4 @@ def travel(page: Page, url: str, traveller: Traveller) -> Path:
     seen("next case")
     page.get_by_role("button", name=say("Log out")).click()
     expect(page).to_have_url(f"{url}/login")
-    return Path(download.value.path())
+    return Path(download.value.path()), sounds

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
@@ -20,11 +21,14 @@ from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import make_study
-from tests.hand_network import MIXED, HandNetwork
+from tests.hand_network import HandNetwork
 from tests.journey import Traveller, travel
 from tests.live import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:The copy keyword is deprecated")
+
+LOUD = np.array([[1.0, 1.0, 10.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+"""Logits by modality with which a span of the recording stands out."""
 
 PASSWORD = "correct horse battery"
 
@@ -44,7 +48,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def url(predictor: Predictor, store: Store) -> Iterator[str]:
-    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    explainer = Explainer(predictor, None, HandNetwork(LOUD))
     app = build_api(explainer)
     mount_login(app, Guard(Accounts({"ann": make_account("ann", PASSWORD)})))
     mount_worklist(app, store, predictor.bundle.manifest.prepare.limits)
@@ -71,9 +75,10 @@ def test_a_reader_goes_from_log_in_to_the_next_case(
             screens.append(screen)
 
         finding = f"{language.name('findings')}: brightness"
-        report = travel(page, url, Traveller("ann", PASSWORD, language, finding, see))
+        report, played = travel(page, url, Traveller("ann", PASSWORD, language, finding, see))
         record = open_report(report).record
-    assert len(screens) == 8
+    assert len(screens) == 9
+    assert played
     check_model(record, predictor.bundle.digest)
     check_inputs(record, make_study())
     assert (record.language, record.study_id) == (code, "Alder")
