@@ -340,10 +340,11 @@ def test_a_mark_needs_no_colour(browser: Browser, url: str, view: View) -> None:
         def style(place: Locator, name: str) -> str:
             return str(place.evaluate(f"e => getComputedStyle(e).{name}"))
 
-        assert style(words, "outlineStyle") == "none"
+        assert style(words, "outlineStyle") == "dotted"
         row_of(page, find(view, Modality.NOTE, 1)).hover()
         assert (style(words, "outlineStyle"), style(words, "outlineWidth")) == ("solid", "3px")
-        assert style(words, "textDecorationStyle") == "solid"
+        word = words.locator(".mf-word > span").first
+        assert style(word, "textDecorationLine") == "underline"
         row = row_of(page, find(view, Modality.IMAGE, 1))
         line = page.locator(f"path.mf-solid[data-evidence='{find(view, Modality.IMAGE, 1).id}']")
         before = style(line, "strokeWidth")

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 from medfuse.attribution.record import ExplanationRecord
 from medfuse.attribution.scale import DisplayScale
-from medfuse.overlay import MINUS, OPACITY, count_decimals, escape_text, format_signed
+from medfuse.overlay import (
+    MINUS,
+    OPACITY,
+    Scale,
+    count_decimals,
+    escape_text,
+    format_signed,
+)
 from medfuse.types import MODALITIES, Modality
 from medfuse_serving.evidence import AreaPlace, Piece, SpanPlace
 from medfuse_serving.language import Language
@@ -88,7 +95,8 @@ def table_html(
     )
     summary = escape_text(language.text("The evidence as a table"))
     hint = language.text(
-        "Point at a row, or go to its buttons, to see where it is; Escape takes the mark off."
+        "Point at a row, or go to its buttons, to see where it is; Escape takes the mark off. "
+        "Evidence for and against cancels in a sum, so a part can be more than all of it."
     )
     return (
         f'<details class="mf-pieces" data-shelf="{maps.token}"><summary>{summary}</summary>'
@@ -111,7 +119,7 @@ def _body_html(
         head = language.text(
             "{modality}: {sum} logits in all",
             modality=name,
-            sum=format_signed(record.sums[modality], count_decimals(part.full)),
+            sum=format_signed(record.sums[modality], _count_decimals(modality, part)),
         )
     else:
         head = language.text(
@@ -119,17 +127,20 @@ def _body_html(
             modality=name,
             unit=look_up(language, UNITS, part.unit),
         )
-    rows = "".join(_row_html(language, piece, part.full) for piece in pieces)
+    rows = "".join(_row_html(language, piece, part) for piece in pieces)
     return (
         f'<tbody><tr><th scope="rowgroup" colspan="4">{escape_text(head)}</th></tr>{rows}</tbody>'
     )
 
 
-def _row_html(language: Language, piece: Piece, full: float) -> str:
+def _count_decimals(modality: Modality, scale: Scale) -> int:
+    """Give as many as the picture has: of words by their scale, of areas two."""
+    return count_decimals(scale.full) if modality is Modality.NOTE else 2
+
+
+def _row_html(language: Language, piece: Piece, scale: Scale) -> str:
     said = say_piece(language, piece)
-    # As many digits as the picture has: of words by their scale, of areas two.
-    decimals = count_decimals(full) if piece.modality is Modality.NOTE else 2
-    number = format_signed(piece.value, decimals)
+    number = format_signed(piece.value, _count_decimals(piece.modality, scale))
     share = "" if piece.share is None else f"{round(100 * piece.share)} %".replace("-", MINUS)
     name = "" if piece.place is None else f' id="{row_id(piece.id)}" data-evidence="{piece.id}"'
     spoken = escape_text(f"{said}: {number}")
