@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from medfuse_serving.language import Language
 
+START_MS = 60_000
 EXPLAIN_MS = 300_000
 
 
@@ -79,7 +80,8 @@ def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
     seen("log-in")
     page.get_by_label(say("Password")).fill(traveller.password)
     page.get_by_role("button", name=say("Log in")).click()
-    expect(page.locator("mf-worklist .mf-row").first).to_be_visible()
+    # The first page of a browser fetches all of Gradio.
+    expect(page.locator("mf-worklist .mf-row").first).to_be_visible(timeout=START_MS)
     if language.code != "en":
         page.get_by_label("Language").click()
         page.get_by_role("option", name="简体中文").click()
