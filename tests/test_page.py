@@ -632,6 +632,31 @@ def test_an_earlier_study_that_cannot_be_shown_is_told_in_its_place(page: Page) 
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
 
 
+def test_an_explanation_that_is_under_way_is_stopped_by_hand(
+    page: Page, steady: HandNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    stop = page.get_by_role("button", name="Stop explaining")
+    expect(stop).to_be_hidden()
+    monkeypatch.setattr(steady, "delay_s", 0.05)
+    begun = steady.asked
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    stop.click()
+    expect_blank(page.locator("#explanation"))
+    expect(stop).to_be_hidden()
+    page.wait_for_timeout(2000)
+    stopped = steady.asked
+    expect(page.locator("#answer")).to_contain_text("%")
+    monkeypatch.setattr(steady, "delay_s", 0.0)
+    page.wait_for_timeout(500)
+    assert steady.asked == stopped  # the work has ended too
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    assert stopped - begun < steady.asked - stopped  # and before it was all done
+
+
 def turn_to_chinese(page: Page) -> None:
     page.get_by_label("Language").click()
     page.get_by_role("option", name="简体中文").click()

@@ -30,6 +30,7 @@ class Controls:
     baseline: "gradio.Dropdown"
     band: "gradio.Checkbox"
     ask: "gradio.Button"
+    stop: "gradio.Button"
     summary: "gradio.HTML"
 
     @property
@@ -89,6 +90,8 @@ def lay_controls(explainer: Explainer, labels: Labels) -> Controls:
             labels.put(target, message("Finding to explain"), targets)
             ask = gr.Button(variant="primary", scale=1, min_width=180)
             labels.put(ask, message("Explain this answer"))
+            stop = gr.Button(scale=0, min_width=120, elem_id="stop")
+            labels.put(stop, message("Stop explaining"))
         with labels.put(gr.Accordion(open=False), message("Advanced: method and baseline")):
             with gr.Row():
                 method = gr.Dropdown(methods(ENGLISH), value=METHODS[0])
@@ -102,7 +105,7 @@ def lay_controls(explainer: Explainer, labels: Labels) -> Controls:
                 band, message("Show how far the shares move over every other baseline (slower)")
             )
     summary = gr.HTML("", elem_id="explanation")
-    return Controls(target, method, baseline, band, ask, summary)
+    return Controls(target, method, baseline, band, ask, stop, summary)
 
 
 def list_targets(language: Language, explainer: Explainer) -> Choices:

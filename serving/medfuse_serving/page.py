@@ -855,6 +855,12 @@ def build_page(
             api_visibility="private",
             show_progress="hidden",
         )
+        controls.stop.click(
+            changing(lambda: explanation_panel.clear(controls, maps)),
+            changes,
+            explained,
+            **unqueued,
+        )
         explore.click(
             show_reach, [changes, note, desk], [desk, answer], concurrency_limit=1, **quiet
         )
