@@ -5,6 +5,7 @@ import html
 import io
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from medfuse.config import Limits, NoteSettings
 from medfuse.data.dicom import decode_frames
 from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
-from medfuse.errors import DicomError, LimitError
+from medfuse.errors import BundleError, DicomError, LimitError
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
@@ -655,6 +656,26 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     assert stopped - begun < steady.asked - stopped  # and before it was all done
+
+
+def test_a_coarse_map_does_not_outlast_an_explanation_that_fails(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+
+    def fail(*_: object, **__: object) -> None:
+        seen.wait(20)
+        raise BundleError("the graph failed")
+
+    monkeypatch.setattr("medfuse_serving.explainer.explain_study", fail)
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#image-map mf-map")).to_have_count(1)
+    expect(page.locator("#image-map")).to_contain_text("not yet checked")
+    seen.set()
+    expect(page.locator("#explanation")).to_contain_text("the graph failed")
+    expect(page.locator("#image-map mf-map")).to_have_count(0)
 
 
 def turn_to_chinese(page: Page) -> None:

@@ -540,7 +540,7 @@ def build_page(
             return reading_panel.refusal_html(find_language_of(given), problem)
 
         tell = tell_in(answer, refuse_answer)
-        tell_steps = tell_steps_in(controls.summary, refuse_explanation)
+        tell_steps = tell_steps_in(controls.summary, refuse_explanation, maps.places)
         desk_state, prior_state = desk, prior
         explained = [controls.summary, *maps.places]
         decided = [*verdict.given, verdict.place]

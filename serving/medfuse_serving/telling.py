@@ -1,6 +1,6 @@
 """Handlers of the page in, the same handlers that show an error in its place out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import cast, no_type_check
 
@@ -39,9 +39,15 @@ def tell_in(
 
 
 def tell_steps_in(
-    place: object, refuse: Refuse
+    place: object, refuse: Refuse, emptied: Sequence[object] = ()
 ) -> Callable[[Callable[..., Iterator[Shown]]], Callable[..., Iterator[Shown]]]:
-    """Make the same for a handler that shows one thing after another."""
+    """Make the same for a handler that shows one thing after another.
+
+    Args:
+        place: The component.
+        refuse: Gives its message its HTML.
+        emptied: What is taken off the page, since it was shown before the error and may not stay.
+    """
 
     def decorate(function: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[Shown]]:
         @no_type_check  # or a checked run would hide from Gradio that this is a generator
@@ -50,7 +56,7 @@ def tell_steps_in(
             try:
                 yield from function(*values)
             except Exception as error:  # noqa: BLE001 - its text may quote the study
-                yield {place: refuse(_message_of(error), values)}
+                yield dict.fromkeys(emptied, "") | {place: refuse(_message_of(error), values)}
 
         return cast(Callable[..., Iterator[Shown]], told)
 
