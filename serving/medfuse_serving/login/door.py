@@ -40,17 +40,18 @@ class Guard:
         self.lockout = Lockout()
         self.sessions = Sessions()
         self.now_s = now_s
-        self._checking = anyio.CapacityLimiter(1)  # each takes 32 MiB; a flood must not take more
+        # One try at a time: each takes 32 MiB, and tries side by side would all be made before
+        # the first counts.
         self._one = anyio.Lock()
 
     async def admit(self, name: str, password: str, address: str) -> float | None:
         """Check a password; None where it is right, else how long the next try must wait."""
-        async with self._one:  # or tries side by side would all be made before the first counts
+        async with self._one:
             wait = self.lockout.wait_s(name, address, self.now_s())
             if wait > 0:
                 return wait
             right = len(password) <= MOST_CHARACTERS and await anyio.to_thread.run_sync(
-                self.accounts.check, name, password, limiter=self._checking
+                self.accounts.check, name, password
             )
             if right:
                 self.lockout.succeed(name)

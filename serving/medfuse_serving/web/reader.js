@@ -14,7 +14,7 @@ class Reader extends HTMLElement {
   static observedAttributes = ["lang"];
 
   attributeChangedCallback() {
-    if (this.name) this.show();
+    this.show();
   }
 
   show() {
