@@ -274,6 +274,7 @@ def find_shelf(page: Page, place: str = "#image") -> str:
 def choose_example(page: Page) -> None:
     page.get_by_label("Example study").click()
     page.get_by_role("option", name="first").click()
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
 
 
 def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, url: str) -> None:
@@ -344,9 +345,7 @@ def steady(network: HandNetwork) -> Iterator[HandNetwork]:
 
 
 def open_example(page: Page) -> None:
-    page.get_by_label("Example study").click()
-    page.get_by_role("option", name="first").click()
-    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    choose_example(page)
     predict(page)
     expect(page.locator("#answer")).to_contain_text("%")
 

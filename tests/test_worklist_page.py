@@ -249,6 +249,7 @@ def test_rows_are_sorted_and_filtered(page: Page, store: Store) -> None:
     expect(page.locator(f"{LIST} .mf-row > :first-child")).to_have_text(["Alder"])
     page.get_by_label("Given").select_option("any")
     page.get_by_label("Status").select_option("opened")
+    expect(page.locator(f"{LIST} .mf-row > :first-child")).to_have_text(["Birch"])
     expect(page.locator(f"{LIST} .mf-row")).to_contain_text("Reader 7")
     page.get_by_label("Status").select_option("read")
     expect(page.locator(f"{LIST} .mf-count")).to_have_text("No study.")
