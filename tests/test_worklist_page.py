@@ -13,13 +13,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from starlette.types import Receive, Scope, Send
 
+from medfuse.config import PrepareSettings
 from medfuse.types import Prediction, Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, find_language
-from medfuse_serving.page import Practice, build_page, lay_out, mount_page
+from medfuse_serving.page import Desk, Practice, build_page, lay_out, mount_page, show_note
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import SCOPE
 from medfuse_serving.report.verify import open_report
@@ -270,6 +271,25 @@ def test_a_study_that_is_open_stays_with_its_answer_and_a_changed_one_is_opened_
     expect(page.locator("#answer")).not_to_contain_text(SHOWN)
     row.click()
     expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: hoarse")
+
+
+def test_a_note_that_is_left_by_opening_a_study_does_not_follow_it_there(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show_slowly(desk: Desk, settings: PrepareSettings) -> str:
+        if "and more" in desk.note_text:
+            time.sleep(1)
+        return show_note(desk, settings)
+
+    monkeypatch.setattr("medfuse_serving.page.show_note", show_slowly)
+    note = page.get_by_label("Note", exact=True)
+    for name, text in (("Birch", "hoarse"), ("Birch", "hoarse"), ("Cedar", "fever")):
+        page.locator(f"{LIST} .mf-row", has_text=name).click()
+        expect(note).to_have_value(f"FINDINGS: {text}")
+        page.wait_for_timeout(1500)  # the note that was left is done by now
+        expect(note).to_have_value(f"FINDINGS: {text}")
+        expect(page.locator("#note")).not_to_contain_text("and more")
+        note.press_sequentially(" and more")
 
 
 def test_ten_thousand_rows_are_a_few_in_the_page(

@@ -551,20 +551,21 @@ def build_page(
         no_prior: Shown = {prior: Prior(), prior_view: ""}
 
         @tell
-        def open_example(index: int | None, desk: Desk) -> Shown:
+        def open_example(index: int | None, desk: Desk, text: str) -> Shown:
             if index is None:
                 return show(Desk(desk.language)) | no_prior
-            if index == desk.opened:  # Gradio tells of one choice twice
+            if index == edit_note(desk, text).opened:  # Gradio tells of one choice twice
                 return {desk_state: desk}
             study = read_study(examples[index], settings.limits)
             opened = lay_out(desk.language, study, settings, shelves)
             return show(replace(opened, since=datetime.now(UTC)), index) | no_prior
 
         @tell
-        def open_listed(study_id: str, desk: Desk, reader: str) -> Shown:
+        def open_listed(study_id: str, desk: Desk, text: str, reader: str) -> Shown:
             assert store is not None
             _, study = store.get(study_id)
-            if desk.row is not None and desk.row.id == study_id and desk.study == study:
+            given = edit_note(desk, text).study  # a note that was left by this very click
+            if desk.row is not None and desk.row.id == study_id and given == study:
                 return {desk_state: desk}  # as it was, with its answer
             opened = lay_out(desk.language, study, settings, shelves)
             row = store.open(study_id, reader)
@@ -609,7 +610,8 @@ def build_page(
             return show(desk) | {voice: None, microphone: None}
 
         @tell
-        def retype_note(text: str, desk: Desk) -> Shown:
+        def retype_note(changes: Changes, text: str, desk: Desk) -> Shown:
+            changed = changes.since()
             edited = edit_note(desk, text)
             if edited is desk:  # left without a change: an explanation stays
                 return {note_view: gr.skip()}
@@ -618,6 +620,8 @@ def build_page(
                 note_view: show_note(edited, settings),
                 report_place: "",
             }
+            if changed():  # by the click that left it: another study may lie there
+                return {note_view: gr.skip()}
             return shown | explanation_panel.clear(controls, maps)
 
         def keep(step: ReadingStep) -> ReadingStep:
@@ -864,7 +868,9 @@ def build_page(
         explore.click(
             show_reach, [changes, note, desk], [desk, answer], concurrency_limit=1, **quiet
         )
-        example.input(changing(open_example), [changes, example, desk], [*views, *priors], **quiet)
+        example.input(
+            changing(open_example), [changes, example, desk, note], [*views, *priors], **quiet
+        )
         images.upload(
             changing(add_images),
             [changes, images, desk, note, prior],
@@ -900,7 +906,10 @@ def build_page(
         note.input(None, None, emptied, js=emptying, **unseen)
         note.input(changing(retype), [changes, desk], emptied, **(unseen | {"queue": False}))
         note.blur(
-            retype_note, [note, desk], [desk, note_view, report_place, *explained], **unqueued
+            retype_note,
+            [changes, note, desk],
+            [desk, note_view, report_place, *explained],
+            **unqueued,
         )
         answered = [desk, read, note_view, answer, report_place, controls.target, *explained]
         answered += [impression.place, *decided]
@@ -928,7 +937,7 @@ def build_page(
             )
         worklist.opening.click(
             naming(changing(open_listed)),
-            [changes, worklist.opening, desk],
+            [changes, worklist.opening, desk, note],
             [*views, *priors, example],
             js=TAKE_WANTED,
             **unqueued,
