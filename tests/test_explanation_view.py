@@ -17,7 +17,7 @@ from PIL import Image
 from medfuse.attribution.scale import Scales
 from medfuse.attribution.settings import BASELINE_NAMES as BASELINES
 from medfuse.attribution.settings import METHODS, AttributionSettings
-from medfuse.overlay import OPACITY
+from medfuse.overlay import OPACITY, lay_frame
 from medfuse.types import Badge, Check, Explanation, Modality, Study
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explainer import Explained, Explainer
@@ -75,6 +75,33 @@ def read_map(view: View) -> tuple[dict[str, Any], np.ndarray]:
 def pictures(text: str) -> list[np.ndarray]:
     found = re.findall(r'(?:src|href)="data:image/png;base64,([^"]+)"', text)
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "drawn"),
+    [(48, 64, (48, 64)), (3000, 2000, (1024, 683)), (4000, 3, (1024, 1))],
+)
+def test_a_large_film_s_map_is_drawn_smaller_and_is_the_same_map(
+    view: View, rows: int, columns: int, drawn: tuple[int, int]
+) -> None:
+    image = view.prepared.image
+    assert image is not None
+    large = replace(image.geometry[0], rows=rows, columns=columns)
+    scale = view.scale.parts[Modality.IMAGE]
+    values = np.zeros((large.size, large.size), np.float32)
+    values[large.top :, large.left :][: large.height // 2, : large.width // 2] = 2 * scale.full
+    image = replace(image, geometry=(large,))
+    seen = replace(
+        view,
+        prepared=replace(view.prepared, image=image),
+        values={**view.values, Modality.IMAGE: values[None]},
+    )
+    header, colours = read_map(seen)
+    layer = lay_frame(values, replace(large, rows=drawn[0], columns=drawn[1]), scale)
+    assert np.array_equal(colours, layer.colours)
+    (outline,) = layer.outlines
+    said = re.findall(r"(-?[\d.]+) (-?[\d.]+)", header["marks"].split(' d="')[1].split('"')[0])
+    assert np.allclose(np.array(said, float), outline.points, atol=0.051)
 
 
 def test_the_summary_has_every_share_with_its_sign_and_its_band(view: View) -> None:

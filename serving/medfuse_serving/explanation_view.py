@@ -54,6 +54,10 @@ from medfuse_serving.report.words import (
 )
 from medfuse_serving.shelves import Shelf, Shelves
 
+MAP_SIDE = 1024
+"""Most pixels along a side of a map on the page: a model's square has fewer, the viewer draws a map
+as large as its frame, and who waits for a map of 2,000 by 2,000 waits for its colours."""
+
 PLOT = (50.0, 6.0, 342.0, 180.0)
 """Left, top, width and height of the spectrogram in its drawing, 400 wide."""
 
@@ -177,9 +181,10 @@ def _pack_map(
     prepared: Prepared, values: Float[np.ndarray, "h w"], number: int, scale: Scale, said: str
 ) -> bytes:
     assert prepared.image is not None
-    geometry = prepared.image.geometry[number]
-    layer = lay_frame(values, geometry, scale)
-    rows, columns = geometry.rows, geometry.columns
+    native = prepared.image.geometry[number]
+    share = min(1.0, MAP_SIDE / max(native.rows, native.columns))
+    rows, columns = (max(1, round(share * side)) for side in (native.rows, native.columns))
+    layer = lay_frame(values, replace(native, rows=rows, columns=columns), scale)
     box = (0.0, 0.0, float(columns), float(rows))
     names = [name_area(number, area) for area in range(len(layer.areas))]
     return viewer.pack_map(layer, _marks(layer, box, names, size=max(rows, columns) / 30), said)
