@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from medfuse.config import PrepareSettings, Task, TaskKind, VoiceSettings
 from medfuse.data.cohort import Split
+from medfuse.data.dicom import decode_frames
 from medfuse.leaks.check import CHECKS, check_table
 from medfuse.leaks.checks.absence import check_absence
 from medfuse.leaks.checks.acquisition import check_acquisition, parse_dates, split_name
@@ -31,6 +32,8 @@ from medfuse.leaks.image_facts import read_image_facts
 from medfuse.leaks.plant import PLANTS, copy_image
 from medfuse.leaks.report import LeakFinding
 from medfuse.leaks.words import find_proper_nouns, find_words, name_words
+from medfuse.synthetic.options import CohortOptions
+from medfuse.synthetic.study import make_study
 from tests.leak_cohorts import (
     TASK,
     in_split,
@@ -126,6 +129,23 @@ def test_a_changed_copy_of_another_patients_image_is_found() -> None:
     # The same patient may have the same image twice, as long as the splits are by patient.
     same = [*rows[:40], replace(rows[40], patient_id=rows[7].patient_id)]
     assert not check_duplicates(make_examined(same, [*facts, copy]))
+
+
+def test_the_films_most_alike_of_thousands_are_no_copies_and_a_copy_of_one_is() -> None:
+    """These two pairs are the nearest of the 15,564 films of `medfuse cohort --studies 12000`."""
+    numbers = [2_418, 11_859, 2_233, 8_569, *range(30)]
+    films = [make_study(CohortOptions(), number).study.images[0] for number in numbers]
+    facts = [StudyFacts(image=make_image(thumbnail=as_thumbnail(film))) for film in films]
+    rows = [with_file(row) for row in ROWS[: len(films) + 1]]
+    assert not check_duplicates(make_examined(rows[:-1], facts))
+    prepare = PrepareSettings()
+    native = decode_frames(films[:1], prepare.image, prepare.limits)[0].image
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        copied = as_thumbnail(copy_image(native, rng))
+        copy = StudyFacts(image=make_image(thumbnail=copied))
+        finding = only(check_duplicates(make_examined(rows, [*facts, copy])))
+        assert finding.examples == ("S0", f"S{len(films)}")
 
 
 def test_a_crop_of_another_patients_image_is_found() -> None:
