@@ -18,7 +18,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.missing import FEWEST, Reach, explore
 from medfuse_serving.missing_view import reach_html
-from medfuse_serving.page import mount_page
+from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import make_dicom, make_study

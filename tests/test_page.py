@@ -31,17 +31,9 @@ from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH
-from medfuse_serving.page import (
-    Desk,
-    build_page,
-    edit_note,
-    lay_images,
-    lay_out,
-    mount_page,
-    show_answer,
-    show_image,
-    take_up,
-)
+from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
+from medfuse_serving.page.desk_view import show_answer, show_image
+from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
@@ -124,7 +116,7 @@ def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:
 
 
 def test_more_images_than_can_be_kept_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medfuse_serving.page.UPLOAD_BYTES", 5)
+    monkeypatch.setattr("medfuse_serving.page.desk.UPLOAD_BYTES", 5)
     with pytest.raises(LimitError, match="6 bytes together"):
         lay_images(Desk(), (b"123", b"456"), SETTINGS, Shelves())
 
@@ -297,7 +289,7 @@ def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, u
 def test_a_study_is_forgotten_soon_after_its_page_is_closed(
     browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medfuse_serving.page.CLOSED_S", 0.5)
+    monkeypatch.setattr("medfuse_serving.page.mount.CLOSED_S", 0.5)
     with open_page(browser, url) as page:
         choose_example(page)
         address = find_shelf(page)
