@@ -36,6 +36,8 @@ from medfuse_serving.page.desk_view import show_answer, show_image
 from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
+from medfuse_serving.report.record import ReportRecord
+from medfuse_serving.report.render import make_report
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
 from tests.browser import open_browser, open_page, read_greys
@@ -732,6 +734,58 @@ def test_a_report_is_made_downloaded_and_accepted(
     page.get_by_role("button", name="预测").click()
     expect(page.locator("#answer")).to_contain_text("%")
     assert httpx.get(f"{url}/{address}").status_code == 404
+
+
+def test_an_explanation_outlasts_a_report_that_was_under_way(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = threading.Event()
+
+    def make_late(record: ReportRecord) -> bytes:
+        assert explained.wait(20)
+        return make_report(record)
+
+    monkeypatch.setattr("medfuse_serving.page.reporting.make_report", make_late)
+    open_example(page)
+    choose_brightness(page)
+    make = page.get_by_role("button", name="Make a PDF report")
+    make.click()
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    explained.set()
+    link = page.get_by_role("link", name="Download the report")
+    first = str(link.get_attribute("href"))
+    make.click()
+    expect(link).not_to_have_attribute("href", first)
+    with page.expect_download() as download:
+        link.click()
+    record = open_report(Path(download.value.path())).record
+    assert [e.record.target for e in record.explanations] == ["findings.brightness"]
+
+
+def test_a_report_that_was_under_way_does_not_bring_another_study_back(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, made = threading.Event(), threading.Event()
+
+    def make_late(record: ReportRecord) -> bytes:
+        assert changed.wait(20)
+        pdf = make_report(record)
+        made.set()
+        return pdf
+
+    monkeypatch.setattr("medfuse_serving.page.reporting.make_report", make_late)
+    open_example(page)
+    page.get_by_role("button", name="Make a PDF report").click()
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#image")).to_contain_text("No image")
+    changed.set()
+    assert made.wait(20)
+    page.wait_for_timeout(1000)  # until it could be shown
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Image: not given")
+    expect(page.get_by_role("link", name="Download the report")).to_have_count(0)
 
 
 def test_a_bundle_that_cannot_explain_offers_no_explanation(predictor: Predictor) -> None:

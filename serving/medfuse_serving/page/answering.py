@@ -8,8 +8,9 @@ from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
-from medfuse_serving.page.desk_view import show_answer, show_note
+from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
@@ -62,12 +63,11 @@ def answer_study(
         parts.states.read: step,
         parts.evidence.note: show_note(desk, room.settings),
         parts.answer: show_answer(desk),
-        parts.report.place: "",
         parts.impression.place: "",
     }
     if (chosen := explanation_panel.choose_target(answered)) is not None:
         shown[parts.controls.target] = chosen
-    shown |= reading_panel.clear_verdict(parts.verdict)
+    shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
     shown[parts.verdict.place] = show_decision(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
@@ -84,10 +84,9 @@ def predict(room: Room, changed: Callable[[], bool], text: str, desk: Desk, read
         parts.states.desk: desk,
         parts.evidence.note: show_note(desk, room.settings),
         parts.answer: reading_panel.wait_html(desk.language),
-        parts.report.place: "",
         parts.impression.place: "",
     }
-    return shown | explanation_panel.clear(parts.controls, parts.maps)
+    return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
 
 
 def keep_impression(
@@ -130,25 +129,24 @@ def decide(
         parts.states.read: step,
         parts.verdict.place: show_decision(room, desk, step),
         parts.worklist.place: list_html(desk.language, row),
+        parts.states.report: None,
         parts.report.place: "",
     }
 
 
-def show_reach(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
-    """Show over what the missing parts could move the answer."""
+def find_reaches(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
+    """Find over what the missing parts could move the answer."""
     import gradio as gr
 
-    answer = room.parts.answer
     changed = changes.since()
     desk = edit_note(desk, text)
     if desk.answer is None:
-        return {answer: gr.skip()}
+        return {room.parts.reach: gr.skip()}
     others = room.explainer.read_others()
     found = missing.explore(room.predictor, desk.study, others, lambda: not changed())
     if changed():
-        return {answer: gr.skip()}
-    desk = replace(desk, reaches=found)
-    return {room.parts.states.desk: desk, answer: show_answer(desk)}
+        return {room.parts.reach: gr.skip()}
+    return {room.parts.states.reaches: Reaches(desk.answer, found)}
 
 
 def connect_answering(room: Room) -> None:
@@ -160,7 +158,7 @@ def connect_answering(room: Room) -> None:
         states.read,
         parts.evidence.note,
         parts.answer,
-        parts.report.place,
+        *parts.asked,
         parts.controls.target,
         *parts.explained,
         impression.place,
@@ -191,13 +189,19 @@ def connect_answering(room: Room) -> None:
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
             [note, states.desk, states.read, *verdict.given],
-            [states.read, verdict.place, parts.worklist.place, parts.report.place],
+            [states.read, verdict.place, parts.worklist.place, states.report, parts.report.place],
             **UNQUEUED,
         )
-    parts.report.explore.click(
-        tell(room, show_reach),
+
+    def refuse_reaches(problem: str, _: tuple[object, ...]) -> Reaches:
+        return Reaches(problem=problem)
+
+    found = parts.report.explore.click(
+        tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
         [states.changes, note, states.desk],
-        [states.desk, parts.answer],
+        [states.reaches, parts.reach],
         concurrency_limit=1,
         **QUIET,
     )
+    # By itself, and of the desk as it is then: an explanation may have withheld something since.
+    found.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)

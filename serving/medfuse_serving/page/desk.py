@@ -15,7 +15,6 @@ from medfuse_serving.answer import Answer
 from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.explanation_view import View
 from medfuse_serving.language import ENGLISH, Language
-from medfuse_serving.missing import Reach
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames
 from medfuse_serving.worklist.records import StudyRow
@@ -37,11 +36,9 @@ class Desk:
         form: Of the impression: another for each study, so that none is said of the next.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
-        reaches: Over what its missing modalities could move the answer, once that was asked.
         coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
             shelf would be gone before the page has asked for it.
         views: The explanations that were asked for, one of each target.
-        report: All of it as a PDF, once that was asked.
         dictated: What the note was written down from; None once it was changed by hand.
     """
 
@@ -57,9 +54,7 @@ class Desk:
     answer: Answer | None = None
     maps: Shelf | None = None
     coarse: Shelf | None = None
-    reaches: tuple[Reach, ...] = ()
     views: tuple[View, ...] = ()
-    report: Shelf | None = None
     dictated: Transcript | None = None
 
 
@@ -114,9 +109,7 @@ def edit_note(desk: Desk, text: str) -> Desk:
 
 def clear_answer(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(
-        desk, opened=None, answer=None, maps=None, coarse=None, reaches=(), views=(), report=None
-    )
+    return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=())
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
@@ -140,7 +133,7 @@ def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: 
     maps = desk.maps
     if maps is not None:
         maps = explanation_view.shelve_maps(language, desk.views[-1], shelves)
-    return replace(desk, language=language, frames=frames, maps=maps, coarse=None, report=None)
+    return replace(desk, language=language, frames=frames, maps=maps, coarse=None)
 
 
 def take_up(path: str, most_bytes: int) -> bytes:

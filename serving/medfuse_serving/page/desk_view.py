@@ -4,6 +4,7 @@ from medfuse.config import PrepareSettings
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import rendering
+from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.prior import Prior, list_identities, show_prior
@@ -71,6 +72,14 @@ def show_answer(desk: Desk) -> str:
     else:
         records = [view.record for view in desk.views]
         body = rendering.answer_html(language, desk.answer, records)
-        withheld = list_withheld(find_referrals(desk.answer, records))
-        body += reach_html(language, desk.answer, desk.reaches, withheld)
     return rendering.card_html(language.text("Answer"), body)
+
+
+def show_reaches(desk: Desk, reaches: Reaches) -> str:
+    """Show what missing parts might change, of nothing that the answer leaves to a human."""
+    if reaches.problem:
+        return rendering.problem_html(desk.language, reaches.problem)
+    if desk.answer is None or desk.answer != reaches.answer:
+        return ""
+    withheld = list_withheld(find_referrals(desk.answer, [view.record for view in desk.views]))
+    return reach_html(desk.language, desk.answer, reaches.found, withheld)

@@ -9,7 +9,7 @@ from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.page.desk import Desk, edit_note, list_read
-from medfuse_serving.page.desk_view import show_answer
+from medfuse_serving.page.desk_view import show_answer, show_reaches
 from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
 from medfuse_serving.telling import Shown, tell_steps_in
 
@@ -70,8 +70,15 @@ def explain(
             continue
         shelf = explanation_view.shelve_maps(language, step, room.shelves)
         others = tuple(v for v in desk.views if v.record.target != target)
-        desk = replace(desk, maps=shelf, views=(*others, step), report=None)
-        shown: Shown = {parts.states.desk: desk, parts.report.place: ""}
+        desk = replace(desk, maps=shelf, views=(*others, step))
+        # A report that was made before lacks it.
+        shown: Shown = {
+            parts.states.desk: desk,
+            parts.states.report: None,
+            parts.report.place: "",
+        }
+        if step.record.withheld:  # as may be what is shown there, until it is shown anew
+            shown[parts.reach] = ""
         if desk.answer is not None:
             shown[parts.answer] = show_answer(desk)
         yield shown | show_explanation(room, desk)
@@ -89,14 +96,22 @@ def connect_explaining(room: Room) -> None:
         return rendering.card_html(language.text("Explanation"), body)
 
     tell_steps = tell_steps_in(controls.summary, refuse_explanation, parts.maps.places)
-    controls.ask.click(
+    ended = controls.ask.click(
         tell_steps(partial(explain, room)),
         [parts.given.note, states.desk, states.changes, *controls.choices],
-        [states.desk, parts.answer, parts.report.place, *parts.explained],
+        [
+            states.desk,
+            parts.answer,
+            states.report,
+            parts.report.place,
+            parts.reach,
+            *parts.explained,
+        ],
         concurrency_limit=2,
         api_visibility="private",
         show_progress="hidden",
     )
+    ended.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)
     controls.stop.click(
         changing(lambda: clear_explanation(room)), states.changes, parts.explained, **UNQUEUED
     )

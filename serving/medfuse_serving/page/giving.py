@@ -60,11 +60,10 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
         parts.answer: show_answer(desk),
-        parts.report.place: "",
         parts.worklist.place: list_html(desk.language, desk.row),
         parts.impression.questions: show_questions(room, desk),
     }
-    shown |= reading_panel.clear(parts.impression, parts.verdict)
+    shown |= parts.clear_asked() | reading_panel.clear(parts.impression, parts.verdict)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
@@ -155,7 +154,11 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str) -> Shown:
 def retype(room: Room, desk: Desk) -> Shown:
     """Take away what was said of the note as it was, while it is typed."""
     parts = room.parts
-    cleared: Shown = {parts.answer: show_answer(Desk(desk.language)), parts.report.place: ""}
+    cleared: Shown = {
+        parts.answer: show_answer(Desk(desk.language)),
+        parts.report.place: "",
+        parts.reach: "",
+    }
     return cleared | explanation_panel.clear(parts.controls, parts.maps)
 
 
@@ -170,9 +173,8 @@ def retype_note(room: Room, text: str, desk: Desk) -> Shown:
     shown: Shown = {
         parts.states.desk: edited,
         parts.evidence.note: show_note(edited, room.settings),
-        parts.report.place: "",
     }
-    return shown | explanation_panel.clear(parts.controls, parts.maps)
+    return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
 
 
 def connect_giving(room: Room) -> None:
@@ -245,7 +247,7 @@ def _connect_prior(room: Room) -> None:
 def _connect_note(room: Room) -> None:
     """Connect the note: what was said of it before is gone at the first key, and stays gone."""
     parts, note, desk = room.parts, room.parts.given.note, room.parts.states.desk
-    emptied = [parts.answer, parts.report.place, *parts.explained]
+    emptied = [parts.answer, parts.report.place, parts.reach, *parts.explained]
     rest = [""] * (len(emptied) - 1)
     cleared = json.dumps(
         {code: [show_answer(Desk(find_language(code))), *rest] for code in LANGUAGES}
@@ -260,6 +262,6 @@ def _connect_note(room: Room) -> None:
     note.blur(
         tell(room, retype_note),
         [note, desk],
-        [desk, parts.evidence.note, parts.report.place, *parts.explained],
+        [desk, parts.evidence.note, *parts.asked, *parts.explained],
         **UNQUEUED,
     )

@@ -12,12 +12,14 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes, Controls, Maps
 from medfuse_serving.labels import Labels
 from medfuse_serving.language import ENGLISH, OWN_NAMES, message
+from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.page.desk_view import show_answer, show_image, show_note, show_voice
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.prior import Prior
 from medfuse_serving.reading import list_questions
 from medfuse_serving.reading_panel import Impression, Verdict
+from medfuse_serving.telling import Shown
 from medfuse_serving.worklist.panel import Worklist, lay_worklist
 
 if TYPE_CHECKING:
@@ -38,12 +40,16 @@ class States:
         desk: What is laid out.
         prior: The earlier study beside it.
         read: How the answer on the desk was read.
+        report: The last one that was asked for, as a PDF; on a shelf for as long as it is kept.
+        reaches: What the study's missing parts might change, once that was asked.
         changes: How often the study has changed.
     """
 
     desk: "gradio.State"
     prior: "gradio.State"
     read: "gradio.State"
+    report: "gradio.State"
+    reaches: "gradio.State"
     changes: "gradio.State"
 
 
@@ -94,6 +100,7 @@ class Parts:
     worklist: Worklist
     given: Given
     answer: "gradio.HTML"
+    reach: "gradio.HTML"
     impression: Impression
     verdict: Verdict
     report: Report
@@ -107,6 +114,20 @@ class Parts:
         return [self.controls.summary, *self.maps.places]
 
     @property
+    def asked(self) -> "list[gradio.components.Component]":
+        """What is asked for under an answer, kept and shown."""
+        return [self.states.report, self.report.place, self.states.reaches, self.reach]
+
+    def clear_asked(self) -> Shown:
+        """Take that away, as its answer goes."""
+        return {
+            self.states.report: None,
+            self.report.place: "",
+            self.states.reaches: Reaches(),
+            self.reach: "",
+        }
+
+    @property
     def decided(self) -> "list[gradio.components.Component]":
         """What a decision is written and shown in."""
         return [*self.verdict.given, self.verdict.place]
@@ -115,11 +136,14 @@ class Parts:
     def study(self) -> "list[gradio.components.Component]":
         """What changes with the study."""
         evidence = self.evidence
-        shown = [evidence.image, evidence.note, evidence.voice, self.answer, self.report.place]
         return [
             self.states.desk,
             self.given.note,
-            *shown,
+            evidence.image,
+            evidence.note,
+            evidence.voice,
+            self.answer,
+            *self.asked,
             *self.explained,
             self.worklist.place,
             *self.impression.shown,
@@ -142,6 +166,8 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
         desk=gr.State(Desk(), time_to_live=IDLE_S),
         prior=gr.State(Prior(), time_to_live=IDLE_S),
         read=gr.State(None, time_to_live=IDLE_S),
+        report=gr.State(None, time_to_live=IDLE_S),
+        reaches=gr.State(Reaches(), time_to_live=IDLE_S),
         changes=gr.State(Changes(), time_to_live=IDLE_S),
     )
     with gr.Row(elem_classes="mf-top"):
@@ -161,6 +187,7 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
             given = _lay_given(examples, labels)
         with gr.Column(scale=7, min_width=480):
             answer = gr.HTML(show_answer(Desk()), elem_id="answer")
+            reach = gr.HTML("", elem_id="reach")
             impression = reading_panel.lay_impression(
                 list_questions(manifest.tasks), labels, read_first=practice.read_first
             )
@@ -176,6 +203,7 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
         worklist,
         given,
         answer,
+        reach,
         impression,
         verdict,
         report,

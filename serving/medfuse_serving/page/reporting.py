@@ -1,11 +1,11 @@
 """The handler of the page by which the answer, its explanations and its reading become a PDF."""
 
-from dataclasses import replace
 from functools import partial
 
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import reading
+from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import Language
 from medfuse_serving.page.desk import Desk, edit_note
 from medfuse_serving.page.room import QUIET, Room, refuse
@@ -44,16 +44,23 @@ def link_report(language: Language, report: Shelf) -> str:
     )
 
 
-def write_report(room: Room, text: str, desk: Desk, step: ReadingStep | None) -> Shown:
-    """Write the report and offer it for download."""
+def write_report(
+    room: Room, changes: Changes, text: str, desk: Desk, step: ReadingStep | None
+) -> Shown:
+    """Write the report and offer it for download, unless the study has changed meanwhile."""
+    import gradio as gr
+
+    report = room.parts.report
+    changed = changes.since()
     desk = edit_note(desk, text)
     if desk.answer is None:
         raise InputError("there is no answer to report; press Predict first")
     shelf = shelve_report(desk, step, room.predictor, room.shelves)
-    link = link_report(desk.language, shelf)
+    if changed():
+        return {report.place: gr.skip()}
     return {
-        room.parts.states.desk: replace(desk, report=shelf),
-        room.parts.report.place: link,
+        room.parts.states.report: shelf,
+        report.place: link_report(desk.language, shelf),
     }
 
 
@@ -62,8 +69,8 @@ def connect_reporting(room: Room) -> None:
     report, states = room.parts.report, room.parts.states
     report.write.click(
         tell_in(report.place, refuse)(partial(write_report, room)),
-        [room.parts.given.note, states.desk, states.read],
-        [states.desk, report.place],
+        [states.changes, room.parts.given.note, states.desk, states.read],
+        [states.report, report.place],
         concurrency_limit=1,
         **QUIET,
     )

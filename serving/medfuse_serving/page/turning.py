@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from medfuse_serving import rendering
 from medfuse_serving.language import find_language
+from medfuse_serving.missing import Reaches
 from medfuse_serving.page.answering import show_decision
 from medfuse_serving.page.desk import Desk, edit_note, turn_to
 from medfuse_serving.page.desk_view import (
@@ -11,6 +12,7 @@ from medfuse_serving.page.desk_view import (
     show_image,
     show_note,
     show_prior_of,
+    show_reaches,
     show_voice,
 )
 from medfuse_serving.page.explaining import show_explanation
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 
 
 def turn(
-    room: Room, code: str, text: str, desk: Desk, step: ReadingStep | None, prior: Prior
+    room: Room,
+    code: str,
+    text: str,
+    desk: Desk,
+    step: ReadingStep | None,
+    prior: Prior,
+    reaches: Reaches,
 ) -> Shown:
     """Turn the page to a language."""
     import gradio as gr
@@ -46,7 +54,9 @@ def turn(
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
         parts.answer: show_answer(desk),
+        parts.states.report: None,
         parts.report.place: "",
+        parts.reach: show_reaches(desk, reaches),
         parts.worklist.place: list_html(language, desk.row),
         parts.verdict.place: show_decision(room, desk, step),
         parts.impression.questions: show_questions(room, desk),
@@ -61,7 +71,15 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
     page.load(None, None, switch, js="() => medfuseLanguage.restore()", **UNSEEN)
     switch.change(
         changing(tell(room, turn)),
-        [states.changes, switch, parts.given.note, states.desk, states.read, states.prior],
+        [
+            states.changes,
+            switch,
+            parts.given.note,
+            states.desk,
+            states.read,
+            states.prior,
+            states.reaches,
+        ],
         [*parts.study, *parts.prior, parts.header, *parts.labels.components],
         js="(...values) => medfuseLanguage.keep(values)",
         **(UNSEEN | {"queue": False}),
