@@ -736,6 +736,47 @@ def test_a_report_is_made_downloaded_and_accepted(
     assert httpx.get(f"{url}/{address}").status_code == 404
 
 
+def test_a_key_makes_the_report_or_says_that_there_is_no_answer(page: Page) -> None:
+    make, link = page.locator("#report-ask"), page.locator("#report-place a")
+    refused = page.locator("#report-place [role=alert]")
+    expect(make).to_have_attribute("aria-keyshortcuts", "Alt+R")
+    page.keyboard.press("Alt+r")
+    expect(refused).to_be_visible()
+    expect(refused).to_contain_text("there is no answer to report; press Predict first")
+    expect(make).to_be_hidden()
+    open_example(page)
+    expect(refused).to_have_count(0)
+    # Another key, or one that is meant for a dialog, is not it.
+    page.evaluate(
+        """() => {
+            window.presses = 0;
+            document.querySelector("#report-ask").addEventListener("click", () => presses++);
+            document.body.append(document.createElement("dialog"));
+            document.querySelector("dialog").showModal();
+        }"""
+    )
+    page.keyboard.press("Alt+r")
+    page.evaluate("document.querySelector('dialog').remove()")
+    for other in ("Control+Alt+r", "Alt+Shift+r", "Meta+Alt+r", "r", "Alt+e"):
+        page.keyboard.press(other)
+    assert page.evaluate("presses") == 0
+    page.get_by_label("Note", exact=True).focus()
+    page.keyboard.press("Alt+r")
+    expect(link).to_be_visible()
+    expect(link).to_be_in_viewport()
+    assert page.evaluate("presses") == 1
+    turn_to_chinese(page)
+    expect(link).to_have_count(0)
+    expect(make).to_contain_text("Alt+R")
+    expect(make).to_have_attribute("aria-keyshortcuts", "Alt+R")
+    page.keyboard.press("Alt+r")
+    with page.expect_download() as download:
+        link.click()
+    opened = open_report(Path(download.value.path()))
+    check_inputs(opened.record, make_study())
+    assert opened.record.language == "zh"
+
+
 def test_an_explanation_outlasts_a_report_that_was_under_way(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:

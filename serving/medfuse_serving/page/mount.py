@@ -33,7 +33,7 @@ FORGET_S = 600
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
 
-SCRIPTS = ("viewer", "reader", "worklist", "impression", "evidence")
+SCRIPTS = ("viewer", "reader", "worklist", "impression", "evidence", "report")
 """The page's own modules, in `web`."""
 
 

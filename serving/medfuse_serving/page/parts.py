@@ -262,7 +262,8 @@ def _lay_report(labels: Labels, *, explore: bool) -> Report:
     import gradio as gr
 
     with gr.Row(elem_id="report"):
-        write = labels.put(gr.Button(scale=0, min_width=220), message("Make a PDF report"))
+        write = gr.Button(scale=0, min_width=290, elem_id="report-ask")
+        labels.put(write, message("Make a PDF report (Alt+R)"))
         place = gr.HTML("", elem_id="report-place")
         asked = gr.Button(scale=0, min_width=320, elem_id="reach-ask", visible=explore)
         labels.put(asked, message("Show what a missing part might change"))

@@ -39,8 +39,8 @@ def link_report(language: Language, report: Shelf) -> str:
     """Offer a report for download."""
     said = escape_text(language.text("Download the report (PDF)"))
     return (
-        f'<p class="mf-download"><a href="shelves/{report.token}/0" download="report.pdf">'
-        f"{said}</a></p>"
+        f'<p class="mf-download" role="status"><a href="shelves/{report.token}/0" '
+        f'download="report.pdf">{said}</a></p>'
     )
 
 
