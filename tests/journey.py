@@ -127,7 +127,7 @@ def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
     expect(page.locator("#decision-place")).to_contain_text(say("Kept: the answer was overridden."))
     seen("decision")
 
-    page.get_by_role("button", name=say("Make a PDF report")).click()
+    page.get_by_role("button", name=say("Make a PDF report (Alt+R)")).click()
     with page.expect_download() as download:
         page.get_by_role("link", name=say("Download the report (PDF)")).click()
 

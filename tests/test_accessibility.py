@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, FilePayload, expect
 from medfuse.data.studies import find_studies
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.page import mount_page
+from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import NOTE, make_study

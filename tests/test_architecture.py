@@ -16,6 +16,21 @@ TORCH_FREE = sorted(
     for path in ROOT.glob("medfuse/**/*.py")
     if path.relative_to(ROOT).parts[1] not in {"models", "training", "explain"}
 ) + sorted(ROOT.glob("serving/**/*.py"))
+PACKAGE = "medfuse_serving.page"
+PAGE = (
+    "practice",
+    "desk",
+    "desk_view",
+    "parts",
+    "room",
+    "giving",
+    "answering",
+    "explaining",
+    "reporting",
+    "turning",
+    "mount",
+)
+"""The rooms of the page; each imports those before it alone."""
 HEAVY = {"torch", "monai", "lightning", "transformers", "captum", "gradio", "fastapi", "matplotlib"}
 
 
@@ -52,6 +67,18 @@ def test_the_torch_free_part_names_no_torch_room(path: Path) -> None:
     light = {"medfuse.models.settings", "medfuse.training.settings"}  # settings alone, no torch
     for name in imported(path):
         assert name in light or not any(name.startswith(room) for room in rooms), name
+
+
+def test_the_page_s_rooms_are_imported_in_one_direction() -> None:
+    folder = ROOT / "serving/medfuse_serving/page"
+    for name in PAGE:
+        path = folder / f"{name}.py"
+        rooms = {m.removeprefix(f"{PACKAGE}.") for m in imported(path) if m.startswith(PACKAGE)}
+        assert rooms <= set(PAGE[: PAGE.index(name)]), name
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", *PAGE}
+    for path in ROOT.glob("serving/**/*.py"):
+        if path.parent != folder and path.name != "server.py":
+            assert not any(name.startswith(PACKAGE) for name in imported(path)), path
 
 
 def test_every_modality_has_its_data_and_its_model_file() -> None:

@@ -21,7 +21,8 @@ from medfuse.dictation.record import SpokenWord, Transcript
 from medfuse.dictation.speech import find_speech, speech_chances
 from medfuse.dictation.transcribe import place_words, transcribe
 from medfuse.errors import CohortError, VoiceError
-from medfuse_serving.page import Desk, edit_note, show_note, write_down
+from medfuse_serving.page.desk import Desk, edit_note, write_down
+from medfuse_serving.page.desk_view import show_note
 
 PHRASES = (
     "it was the best of times it was the worst of times",

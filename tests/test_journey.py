@@ -13,7 +13,8 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import LANGUAGES, find_language
 from medfuse_serving.login.accounts import Accounts, make_account
 from medfuse_serving.login.door import Guard, mount_login
-from medfuse_serving.page import Practice, mount_page
+from medfuse_serving.page.mount import mount_page
+from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.worklist.records import PageQuery

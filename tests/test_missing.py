@@ -2,15 +2,17 @@
 
 import html
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
-from medfuse.data.studies import find_studies
+from medfuse.errors import BundleError
 from medfuse.types import Modality, Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
@@ -18,7 +20,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.missing import FEWEST, Reach, explore
 from medfuse_serving.missing_view import reach_html
-from medfuse_serving.page import mount_page
+from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import make_dicom, make_study
@@ -100,28 +102,115 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def test_the_page_shows_it_once_it_is_asked_and_not_beside_another_study(
-    browser: Browser, predictor: Predictor, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def network() -> HandNetwork:
+    return HandNetwork(MIXED)
+
+
+@pytest.fixture(scope="module")
+def url(
+    predictor: Predictor, network: HandNetwork, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    others = tmp_path_factory.mktemp("others")
     for number, other in enumerate(OTHERS):
-        folder = tmp_path / f"{number}"
+        folder = others / f"{number}"
         folder.mkdir()
         (folder / "i.dcm").write_bytes(other.images[0])
-    explainer = Explainer(predictor, tmp_path, HandNetwork(MIXED))
-    app = mount_page(build_api(explainer), explainer, find_studies(tmp_path))
-    with running(app) as url, open_page(browser, url) as page:
-        ask = page.get_by_role("button", name="Show what a missing part might change")
+    explainer = Explainer(predictor, others, network)
+    with running(mount_page(build_api(explainer), explainer)) as url:
+        yield url
+
+
+ASK = "Show what a missing part might change"
+
+
+def answer_note(page: Page) -> None:
+    page.get_by_label("Note", exact=True).fill("FINDINGS: fever")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#answer")).to_contain_text("%")
+
+
+def test_the_page_shows_it_once_it_is_asked_and_not_beside_another_study(
+    browser: Browser, url: str
+) -> None:
+    with open_page(browser, url) as page:
+        ask = page.get_by_role("button", name=ASK)
         expect(page.get_by_role("button", name="Predict")).to_be_visible()
         expect(ask).to_be_hidden()
-        page.get_by_label("Note", exact=True).fill("FINDINGS: fever")
-        page.get_by_role("button", name="Predict").click()
+        answer_note(page)
         ask.click()
-        table = page.locator("#answer .mf-reach")
+        table = page.locator("#reach .mf-reach")
         expect(table).to_contain_text("What the missing image might change")
         expect(table).to_contain_text("6 other patients")
         assert_accessible(page, "what a missing image might change")
         page.get_by_label("Note", exact=True).press_sequentially(" and cough")
         expect(table).to_have_count(0)
+        # Nor when the other study is answered in its turn.
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        expect(table).to_have_count(0)
+
+
+def test_what_was_found_outlasts_an_explanation_that_was_under_way(
+    browser: Browser, url: str, network: HandNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_page(browser, url) as page:
+        answer_note(page)
+        monkeypatch.setattr(network, "delay_s", 0.05)
+        page.get_by_role("button", name="Explain this answer").click()
+        expect(page.locator("#explanation [role=status]")).to_contain_text("%")
+        page.get_by_role("button", name=ASK).click()
+        table = page.locator("#reach .mf-reach")
+        expect(table).to_contain_text("Wordiness")
+        monkeypatch.setattr(network, "delay_s", 0.0)
+        expect(page.locator("#explanation")).to_contain_text("Maps withheld")
+        expect(table).not_to_contain_text("Wordiness")  # which is withheld now
+        expect(table).to_contain_text("Brightness")
+
+
+def test_nothing_is_shown_of_what_an_explanation_has_withheld_meanwhile(
+    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = threading.Event()
+
+    def explore_late(*given: Any) -> tuple[Reach, ...]:
+        assert explained.wait(20)
+        return explore(*given)
+
+    monkeypatch.setattr("medfuse_serving.missing.explore", explore_late)
+    with open_page(browser, url) as page:
+        answer_note(page)
+        page.get_by_role("button", name=ASK).click()
+        page.get_by_role("button", name="Explain this answer").click()
+        wordiness = page.locator("#answer .mf-bar").filter(has_text="wordiness")
+        expect(wordiness).to_contain_text("Refer to a human.")
+        explained.set()
+        table = page.locator("#reach .mf-reach")
+        expect(table).to_contain_text("Brightness")
+        expect(table).not_to_contain_text("Wordiness")
+        expect(wordiness).to_contain_text("Refer to a human.")
+        # As for what was found before: it is shown anew without what is withheld now.
+        page.get_by_role("button", name="Predict").click()
+        expect(table).to_have_count(0)
+        page.get_by_role("button", name=ASK).click()
+        expect(table).to_contain_text("Wordiness")
+        page.get_by_role("button", name="Explain this answer").click()
+        expect(table).not_to_contain_text("Wordiness")
+        expect(table).to_contain_text("Brightness")
+
+
+def test_why_nothing_was_found_is_told_in_its_place(
+    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise BundleError("the graph failed")
+
+    monkeypatch.setattr("medfuse_serving.missing.explore", fail)
+    with open_page(browser, url) as page:
+        answer_note(page)
+        page.get_by_role("button", name=ASK).click()
+        expect(page.locator("#reach .mf-problem")).to_contain_text("the graph failed")
+        expect(page.locator("#answer")).to_contain_text("%")
 
 
 def test_without_other_studies_it_cannot_be_asked(browser: Browser, predictor: Predictor) -> None:

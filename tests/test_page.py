@@ -31,19 +31,13 @@ from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH
-from medfuse_serving.page import (
-    Desk,
-    build_page,
-    edit_note,
-    lay_images,
-    lay_out,
-    mount_page,
-    show_answer,
-    show_image,
-    take_up,
-)
+from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
+from medfuse_serving.page.desk_view import show_answer, show_image
+from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
+from medfuse_serving.report.record import ReportRecord
+from medfuse_serving.report.render import make_report
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
 from tests.browser import open_browser, open_page, read_greys
@@ -124,7 +118,7 @@ def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:
 
 
 def test_more_images_than_can_be_kept_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medfuse_serving.page.UPLOAD_BYTES", 5)
+    monkeypatch.setattr("medfuse_serving.page.desk.UPLOAD_BYTES", 5)
     with pytest.raises(LimitError, match="6 bytes together"):
         lay_images(Desk(), (b"123", b"456"), SETTINGS, Shelves())
 
@@ -298,7 +292,7 @@ def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, u
 def test_a_study_is_forgotten_soon_after_its_page_is_closed(
     browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medfuse_serving.page.CLOSED_S", 0.5)
+    monkeypatch.setattr("medfuse_serving.page.mount.CLOSED_S", 0.5)
     with open_page(browser, url) as page:
         choose_example(page)
         address = find_shelf(page)
@@ -739,6 +733,99 @@ def test_a_report_is_made_downloaded_and_accepted(
     page.get_by_role("button", name="预测").click()
     expect(page.locator("#answer")).to_contain_text("%")
     assert httpx.get(f"{url}/{address}").status_code == 404
+
+
+def test_a_key_makes_the_report_or_says_that_there_is_no_answer(page: Page) -> None:
+    make, link = page.locator("#report-ask"), page.locator("#report-place a")
+    refused = page.locator("#report-place [role=alert]")
+    expect(make).to_have_attribute("aria-keyshortcuts", "Alt+R")
+    page.keyboard.press("Alt+r")
+    expect(refused).to_be_visible()
+    expect(refused).to_contain_text("there is no answer to report; press Predict first")
+    expect(make).to_be_hidden()
+    open_example(page)
+    expect(refused).to_have_count(0)
+    # Another key, or one that is meant for a dialog, is not it.
+    page.evaluate(
+        """() => {
+            window.presses = 0;
+            document.querySelector("#report-ask").addEventListener("click", () => presses++);
+            document.body.append(document.createElement("dialog"));
+            document.querySelector("dialog").showModal();
+        }"""
+    )
+    page.keyboard.press("Alt+r")
+    page.evaluate("document.querySelector('dialog').remove()")
+    for other in ("Control+Alt+r", "Alt+Shift+r", "Meta+Alt+r", "r", "Alt+e"):
+        page.keyboard.press(other)
+    assert page.evaluate("presses") == 0
+    page.get_by_label("Note", exact=True).focus()
+    page.keyboard.press("Alt+r")
+    expect(link).to_be_visible()
+    expect(link).to_be_in_viewport()
+    assert page.evaluate("presses") == 1
+    turn_to_chinese(page)
+    expect(link).to_have_count(0)
+    expect(make).to_contain_text("Alt+R")
+    expect(make).to_have_attribute("aria-keyshortcuts", "Alt+R")
+    page.keyboard.press("Alt+r")
+    with page.expect_download() as download:
+        link.click()
+    opened = open_report(Path(download.value.path()))
+    check_inputs(opened.record, make_study())
+    assert opened.record.language == "zh"
+
+
+def test_an_explanation_outlasts_a_report_that_was_under_way(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explained = threading.Event()
+
+    def make_late(record: ReportRecord) -> bytes:
+        assert explained.wait(20)
+        return make_report(record)
+
+    monkeypatch.setattr("medfuse_serving.page.reporting.make_report", make_late)
+    open_example(page)
+    choose_brightness(page)
+    make = page.get_by_role("button", name="Make a PDF report")
+    make.click()
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    explained.set()
+    link = page.get_by_role("link", name="Download the report")
+    first = str(link.get_attribute("href"))
+    make.click()
+    expect(link).not_to_have_attribute("href", first)
+    with page.expect_download() as download:
+        link.click()
+    record = open_report(Path(download.value.path())).record
+    assert [e.record.target for e in record.explanations] == ["findings.brightness"]
+
+
+def test_a_report_that_was_under_way_does_not_bring_another_study_back(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, made = threading.Event(), threading.Event()
+
+    def make_late(record: ReportRecord) -> bytes:
+        assert changed.wait(20)
+        pdf = make_report(record)
+        made.set()
+        return pdf
+
+    monkeypatch.setattr("medfuse_serving.page.reporting.make_report", make_late)
+    open_example(page)
+    page.get_by_role("button", name="Make a PDF report").click()
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#image")).to_contain_text("No image")
+    changed.set()
+    assert made.wait(20)
+    page.wait_for_timeout(1000)  # until it could be shown
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Image: not given")
+    expect(page.get_by_role("link", name="Download the report")).to_have_count(0)
 
 
 def test_a_bundle_that_cannot_explain_offers_no_explanation(predictor: Predictor) -> None:

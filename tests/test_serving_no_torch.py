@@ -68,7 +68,7 @@ def test_every_module_imports_and_a_study_is_answered_with_torch_blocked(
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    assert {"medfuse_serving.predictor", "medfuse_serving.page"} <= set(said["names"])
+    assert {"medfuse_serving.predictor", "medfuse_serving.page.mount"} <= set(said["names"])
     predictor = Predictor(tiny_bundle)
     (here,) = predictor.predict(read_golden(predictor.bundle).studies[-1:])
     for task, there in zip(here.tasks, said["answer"]["tasks"], strict=True):

@@ -8,19 +8,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import gradio
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from medfuse.config import PrepareSettings
+from medfuse.errors import InputError
 from medfuse.types import Prediction, Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, find_language
-from medfuse_serving.page import Desk, Practice, build_page, lay_out, mount_page, show_note
+from medfuse_serving.page.desk import Desk, lay_out
+from medfuse_serving.page.desk_view import show_note
+from medfuse_serving.page.explaining import explain
+from medfuse_serving.page.mount import mount_page
+from medfuse_serving.page.parts import lay_parts
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import SCOPE
 from medfuse_serving.report.verify import open_report
@@ -281,7 +289,7 @@ def test_a_note_that_is_left_by_opening_a_study_does_not_follow_it_there(
             time.sleep(1)
         return show_note(desk, settings)
 
-    monkeypatch.setattr("medfuse_serving.page.show_note", show_slowly)
+    monkeypatch.setattr("medfuse_serving.page.giving.show_note", show_slowly)
     note = page.get_by_label("Note", exact=True)
     for name, text in (("Birch", "hoarse"), ("Birch", "hoarse"), ("Cedar", "fever")):
         page.locator(f"{LIST} .mf-row", has_text=name).click()
@@ -583,14 +591,18 @@ def test_nothing_is_explained_before_the_answer(predictor: Predictor) -> None:
     # The button is not seen then; this is what somebody would be told who presses it all the same.
     explainer = Explainer(predictor, None, HandNetwork(MIXED))
     target = explainer.targets[0]
+    desk = lay_out(ENGLISH, Study(note=NOTE), SETTINGS, Shelves())
     for read_first in (False, True):
-        page = build_page(explainer, (), Shelves(), Practice(read_first=read_first))
-        (explain,) = (each.fn for each in page.fns.values() if each.name == "explain" and each.fn)
-        desk = lay_out(ENGLISH, Study(note=NOTE), SETTINGS, Shelves())
-        steps = explain(NOTE.decode(), desk, Changes(), target, "gradients", None, False)
-        told = "".join(str(value) for step in steps for value in step.values())
-        assert ("comes after the answer" in told) is read_first
-        assert ("Shares" in told) is not read_first
+        practice = Practice(read_first=read_first)
+        with gradio.Blocks():
+            room = Room(explainer, (), Shelves(), practice, lay_parts(explainer, (), practice))
+        steps = explain(room, NOTE.decode(), desk, Changes(), target, "gradients", None, False)
+        if read_first:
+            with pytest.raises(InputError, match="comes after the answer"):
+                list(steps)
+        else:
+            told = "".join(str(value) for step in steps for value in step.values())
+            assert "Shares" in told
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medfuse.types import MODALITIES, Modality, Prediction, Study
+from medfuse_serving.answer import Answer
 from medfuse_serving.predictor import Predictor
 
 FEWEST = 5
@@ -26,6 +27,21 @@ class Reach:
     modality: Modality
     count: int
     ranges: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaches:
+    """What came of asking what missing modalities might change.
+
+    Attributes:
+        answer: That could be moved; what was found stands beside no other.
+        found: Over what; empty where it was not asked, or nothing is missing.
+        problem: Why it could not be found.
+    """
+
+    answer: Answer | None = None
+    found: tuple[Reach, ...] = ()
+    problem: str = ""
 
 
 def explore(

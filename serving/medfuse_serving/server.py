@@ -16,7 +16,8 @@ from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.login.accounts import Accounts, read_accounts
 from medfuse_serving.login.door import Guard, mount_login
-from medfuse_serving.page import Practice, mount_page
+from medfuse_serving.page.mount import mount_page
+from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store

@@ -11,8 +11,8 @@ Shown = dict[object, object]
 """New content by component."""
 
 
-Refuse = Callable[[str, tuple[object, ...]], str]
-"""Gives an error's message its HTML, from what the handler was given."""
+Refuse = Callable[[str, tuple[object, ...]], object]
+"""Gives an error's message the form that its place shows, from what the handler was given."""
 
 
 def tell_in(
@@ -22,7 +22,7 @@ def tell_in(
 
     Args:
         place: The component.
-        refuse: Gives its message its HTML.
+        refuse: Gives its message the place's form.
     """
 
     def decorate(function: Callable[..., Shown]) -> Callable[..., Shown]:
@@ -45,7 +45,7 @@ def tell_steps_in(
 
     Args:
         place: The component.
-        refuse: Gives its message its HTML.
+        refuse: Gives its message the place's form.
         emptied: What is taken off the page, since it was shown before the error and may not stay.
     """
 

@@ -3,6 +3,8 @@
 // data-status="opened">. A study is opened by Gradio's button #worklist-open, which asks the element
 // for the id that is `wanted`.
 
+import { isKey } from "./keys.js";
+
 const PAGE = 100; // rows of one request
 const SPARE = 4; // rows drawn above and below those in view
 const ROW_REM = 2.25;
@@ -291,8 +293,7 @@ class Worklist extends HTMLElement {
   // Keys and words -----------------------------------------------------------------------------------
 
   pressAnywhere(event) {
-    const next = event.altKey && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.code === "KeyN";
-    if (!next || event.repeat) return;
+    if (!isKey(event, "N")) return;
     event.preventDefault();
     this.openNext();
   }

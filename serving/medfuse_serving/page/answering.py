@@ -1,0 +1,207 @@
+"""Handlers of the page by which a study is answered, and what was read of it is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from medfuse.errors import InputError
+from medfuse_serving import explanation_panel, missing, reading, reading_panel
+from medfuse_serving.answer import to_answer
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.missing import Reaches
+from medfuse_serving.page.desk import Desk, clear_answer, edit_note
+from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
+from medfuse_serving.page.room import (
+    QUIET,
+    UNQUEUED,
+    Room,
+    answering,
+    find_language_of,
+    naming,
+    tell,
+)
+from medfuse_serving.report.record import Decision
+from medfuse_serving.telling import Shown, tell_in
+from medfuse_serving.worklist.panel import list_html
+from medfuse_serving.worklist.records import ReadingStep, Status
+
+
+def begin_reading(desk: Desk, reader: str) -> ReadingStep:
+    """Begin to read what lies on a desk."""
+    study_id = None if desk.row is None else desk.row.id
+    return reading.begin(study_id, reader, desk.since)
+
+
+def keep(room: Room, step: ReadingStep) -> ReadingStep:
+    """Keep a reading's step on the worklist's record, where there is one."""
+    if room.practice.store is not None:
+        room.practice.store.keep(step)
+    return step
+
+
+def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
+    """Say what was decided on the answer."""
+    stored = room.practice.store is not None
+    return reading_panel.decision_html(desk.language, step, stored=stored)
+
+
+def answer_study(
+    room: Room, changed: Callable[[], bool], desk: Desk, step: ReadingStep, reader: str
+) -> Shown:
+    """Answer what lies on the desk and show it, unless something else lies there by now."""
+    import gradio as gr
+
+    parts = room.parts
+    (prediction,) = room.predictor.predict([desk.study])
+    if changed():
+        return {parts.answer: gr.skip()}
+    answered = to_answer(prediction)
+    step = keep(room, reading.show_answer(step, desk.study, answered, reader, ()))
+    desk = replace(clear_answer(desk), answer=answered)
+    shown: Shown = {
+        parts.states.desk: desk,
+        parts.states.read: step,
+        parts.evidence.note: show_note(desk, room.settings),
+        parts.answer: show_answer(desk),
+        parts.impression.place: "",
+    }
+    if (chosen := explanation_panel.choose_target(answered)) is not None:
+        shown[parts.controls.target] = chosen
+    shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
+    shown[parts.verdict.place] = show_decision(room, desk, step)
+    return shown | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def predict(room: Room, changed: Callable[[], bool], text: str, desk: Desk, reader: str) -> Shown:
+    """Answer the study, or ask for the reader's impression where that comes first."""
+    desk = edit_note(desk, text)
+    if not room.practice.read_first:
+        return answer_study(room, changed, desk, begin_reading(desk, reader), reader)
+    room.predictor.prepare([desk.study])  # what cannot be read needs no impression
+    desk = clear_answer(desk)
+    parts = room.parts
+    shown: Shown = {
+        parts.states.desk: desk,
+        parts.evidence.note: show_note(desk, room.settings),
+        parts.answer: reading_panel.wait_html(desk.language),
+        parts.impression.place: "",
+    }
+    return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def keep_impression(
+    room: Room,
+    changed: Callable[[], bool],
+    said: str,
+    text: str,
+    desk: Desk,
+    words: str,
+    reader: str,
+) -> Shown:
+    """Keep the reader's impression and answer the study."""
+    desk = edit_note(desk, text)
+    findings = reading_panel.read_findings(room.questions, said)
+    step = begin_reading(desk, reader)
+    step = reading.give_impression(step, desk.study, findings, words, reader)
+    return answer_study(room, changed, desk, keep(room, step), reader)
+
+
+def decide(
+    room: Room,
+    decision: Decision,
+    text: str,
+    desk: Desk,
+    step: ReadingStep | None,
+    wording: str,
+    reason: str,
+    reader: str,
+) -> Shown:
+    """Keep what the reader decides on the answer."""
+    desk = edit_note(desk, text)
+    if desk.answer is None or step is None:
+        raise InputError(reading.NO_ANSWER)
+    seen = [view.record for view in desk.views]
+    decided = reading.decide(step, desk.answer, seen, decision, wording, reason, reader)
+    step = keep(room, decided)
+    row = desk.row and desk.row.model_copy(update={"status": Status.READ})
+    parts = room.parts
+    return {
+        parts.states.read: step,
+        parts.verdict.place: show_decision(room, desk, step),
+        parts.worklist.place: list_html(desk.language, row),
+        parts.states.report: None,
+        parts.report.place: "",
+    }
+
+
+def find_reaches(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
+    """Find over what the missing parts could move the answer."""
+    import gradio as gr
+
+    changed = changes.since()
+    desk = edit_note(desk, text)
+    if desk.answer is None:
+        return {room.parts.reach: gr.skip()}
+    others = room.explainer.read_others()
+    found = missing.explore(room.predictor, desk.study, others, lambda: not changed())
+    if changed():
+        return {room.parts.reach: gr.skip()}
+    return {room.parts.states.reaches: Reaches(desk.answer, found)}
+
+
+def connect_answering(room: Room) -> None:
+    """Connect what asks for an answer, and what is done with it."""
+    parts, note, states = room.parts, room.parts.given.note, room.parts.states
+    impression, verdict = parts.impression, parts.verdict
+    answered = [
+        states.desk,
+        states.read,
+        parts.evidence.note,
+        parts.answer,
+        *parts.asked,
+        parts.controls.target,
+        *parts.explained,
+        impression.place,
+        *parts.decided,
+    ]
+
+    def refuse_reading(problem: str, given: tuple[object, ...]) -> str:
+        return reading_panel.refusal_html(find_language_of(given), problem)
+
+    parts.given.ask.click(
+        naming(answering(tell(room, predict))),
+        [states.changes, note, states.desk],
+        answered,
+        concurrency_limit=2,
+        **QUIET,
+    )
+    tell_impression = tell_in(impression.place, refuse_reading)
+    impression.keep.click(
+        naming(answering(tell_impression(partial(keep_impression, room)))),
+        [states.changes, impression.keep, note, states.desk, impression.text],
+        answered,
+        js=reading_panel.TAKE_SAID,
+        concurrency_limit=2,
+        **QUIET,
+    )
+    tell_decision = tell_in(verdict.place, refuse_reading)
+    for decision, button in verdict.buttons.items():
+        button.click(
+            naming(tell_decision(partial(decide, room, decision))),
+            [note, states.desk, states.read, *verdict.given],
+            [states.read, verdict.place, parts.worklist.place, states.report, parts.report.place],
+            **UNQUEUED,
+        )
+
+    def refuse_reaches(problem: str, _: tuple[object, ...]) -> Reaches:
+        return Reaches(problem=problem)
+
+    found = parts.report.explore.click(
+        tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
+        [states.changes, note, states.desk],
+        [states.reaches, parts.reach],
+        concurrency_limit=1,
+        **QUIET,
+    )
+    # By itself, and of the desk as it is then: an explanation may have withheld something since.
+    found.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)

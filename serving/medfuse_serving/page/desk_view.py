@@ -1,0 +1,85 @@
+"""What one user has laid out in, HTML for the page out; why a part is not there where it is not."""
+
+from medfuse.config import PrepareSettings
+from medfuse.errors import InputError
+from medfuse.overlay import escape_text
+from medfuse_serving import rendering
+from medfuse_serving.missing import Reaches
+from medfuse_serving.missing_view import reach_html
+from medfuse_serving.page.desk import Desk
+from medfuse_serving.prior import Prior, list_identities, show_prior
+from medfuse_serving.report.withhold import find_referrals, list_withheld
+from medfuse_serving.viewer import viewer_html
+
+
+def show_image(desk: Desk) -> str:
+    """Show the image in the viewer, or why there is none."""
+    language = desk.language
+    if desk.problem:
+        body = rendering.problem_html(language, desk.problem)
+    elif desk.frames is None:
+        body = rendering.empty_html(language.text("No image given."))
+    else:
+        name = language.text("Present study")
+        which = escape_text(language.text("Present study: what the answer is about"))
+        body = f'<p class="mf-which">{which}</p>{viewer_html(desk.frames, name)}'
+    return rendering.card_html(language.text("Image"), body)
+
+
+def show_prior_of(desk: Desk, prior: Prior, settings: PrepareSettings) -> str:
+    """Show an earlier study beside the one on a desk; nothing where none is given."""
+    given = desk.frames is not None and prior.frames is not None
+    present = list_identities(desk.study.images, settings) if given else frozenset()
+    return show_prior(desk.language, prior, present)
+
+
+def show_note(desk: Desk, settings: PrepareSettings) -> str:
+    """Show the note by sections, or why there is none."""
+    language = desk.language
+    try:
+        body = (
+            rendering.empty_html(language.text("No note given."))
+            if desk.study.note is None
+            else rendering.note_html(language, desk.study.note, settings.note, settings.limits)
+        )
+        if desk.dictated is not None:
+            body += rendering.dictated_html(language, desk.dictated)
+    except InputError as error:
+        body = rendering.problem_html(language, str(error))
+    return rendering.card_html(language.text("Note"), body)
+
+
+def show_voice(desk: Desk, settings: PrepareSettings) -> str:
+    """Show the recording with a player, or why there is none."""
+    language = desk.language
+    try:
+        body = (
+            rendering.empty_html(language.text("No recording given."))
+            if desk.study.voice is None
+            else rendering.voice_html(language, desk.study.voice, settings.limits)
+        )
+    except InputError as error:
+        body = rendering.problem_html(language, str(error))
+    return rendering.card_html(language.text("Recording"), body)
+
+
+def show_answer(desk: Desk) -> str:
+    """Show the model's answer, without the score of what its explanations leave to a human."""
+    language = desk.language
+    if desk.answer is None:
+        said = language.text("Open an example or give a study's parts, then press Predict.")
+        body = rendering.empty_html(said)
+    else:
+        records = [view.record for view in desk.views]
+        body = rendering.answer_html(language, desk.answer, records)
+    return rendering.card_html(language.text("Answer"), body)
+
+
+def show_reaches(desk: Desk, reaches: Reaches) -> str:
+    """Show what missing parts might change, of nothing that the answer leaves to a human."""
+    if reaches.problem:
+        return rendering.problem_html(desk.language, reaches.problem)
+    if desk.answer is None or desk.answer != reaches.answer:
+        return ""
+    withheld = list_withheld(find_referrals(desk.answer, [view.record for view in desk.views]))
+    return reach_html(desk.language, desk.answer, reaches.found, withheld)

@@ -1,0 +1,117 @@
+"""Handlers of the page by which an answer is explained, step by step."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from medfuse.errors import InputError
+from medfuse_serving import explanation_panel, explanation_view, rendering
+from medfuse_serving.explainer import Glance
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.page.desk import Desk, edit_note, list_read
+from medfuse_serving.page.desk_view import show_answer, show_reaches
+from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
+from medfuse_serving.telling import Shown, tell_steps_in
+
+
+def clear_explanation(room: Room) -> Shown:
+    """Take the explanation away."""
+    return explanation_panel.clear(room.parts.controls, room.parts.maps)
+
+
+def show_explanation(room: Room, desk: Desk) -> Shown:
+    """Show the newest explanation on the desk; nothing where there is none."""
+    if desk.maps is None:
+        return clear_explanation(room)
+    return explanation_panel.show(
+        desk.language,
+        room.explainer,
+        room.parts.controls,
+        room.parts.maps,
+        desk.views[-1],
+        desk.maps,
+        desk.study,
+        list_read(desk),
+    )
+
+
+def explain(
+    room: Room,
+    text: str,
+    desk: Desk,
+    changes: Changes,
+    target: str,
+    method: str,
+    baseline: str | None,
+    band: bool,
+) -> Iterator[Shown]:
+    """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
+    parts = room.parts
+    changed = changes.since()
+    desk = edit_note(desk, text)
+    if room.practice.read_first and desk.answer is None:
+        raise InputError("an explanation comes after the answer; press Predict first")
+    language = desk.language
+    steps = explanation_panel.explain(
+        language, room.explainer, desk.study, target, method, baseline, band, changed
+    )
+    for step in steps:
+        if isinstance(step, str):
+            yield {parts.controls.summary: step}
+            continue
+        if isinstance(step, Glance):
+            coarse = explanation_view.shelve_glance(
+                language, step, room.explainer.scales, room.settings, room.shelves
+            )
+            yield {
+                parts.states.desk: replace(desk, coarse=coarse),
+                parts.maps.image: explanation_view.glance_html(coarse),
+            }
+            continue
+        shelf = explanation_view.shelve_maps(language, step, room.shelves)
+        others = tuple(v for v in desk.views if v.record.target != target)
+        desk = replace(desk, maps=shelf, views=(*others, step))
+        # A report that was made before lacks it.
+        shown: Shown = {
+            parts.states.desk: desk,
+            parts.states.report: None,
+            parts.report.place: "",
+        }
+        if step.record.withheld:  # as may be what is shown there, until it is shown anew
+            shown[parts.reach] = ""
+        if desk.answer is not None:
+            shown[parts.answer] = show_answer(desk)
+        yield shown | show_explanation(room, desk)
+    if changed():  # what was sent meanwhile may lie over what took its place
+        yield clear_explanation(room)
+
+
+def connect_explaining(room: Room) -> None:
+    """Connect what asks for an explanation and what stops it."""
+    parts, states, controls = room.parts, room.parts.states, room.parts.controls
+
+    def refuse_explanation(problem: str, given: tuple[object, ...]) -> str:
+        language = find_language_of(given)
+        body = rendering.problem_html(language, problem)
+        return rendering.card_html(language.text("Explanation"), body)
+
+    tell_steps = tell_steps_in(controls.summary, refuse_explanation, parts.maps.places)
+    ended = controls.ask.click(
+        tell_steps(partial(explain, room)),
+        [parts.given.note, states.desk, states.changes, *controls.choices],
+        [
+            states.desk,
+            parts.answer,
+            states.report,
+            parts.report.place,
+            parts.reach,
+            *parts.explained,
+        ],
+        concurrency_limit=2,
+        api_visibility="private",
+        show_progress="hidden",
+    )
+    ended.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)
+    controls.stop.click(
+        changing(lambda: clear_explanation(room)), states.changes, parts.explained, **UNQUEUED
+    )

@@ -1,0 +1,271 @@
+"""Handlers of the page by which a study is opened, given, changed or taken away."""
+
+import json
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from medfuse.data.studies import read_study
+from medfuse.types import Study
+from medfuse_serving import explanation_panel, reading_panel
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import LANGUAGES, find_language
+from medfuse_serving.page.desk import (
+    Desk,
+    check_size,
+    clear_answer,
+    edit_note,
+    lay_images,
+    lay_out,
+    take_up,
+    write_down,
+)
+from medfuse_serving.page.desk_view import (
+    show_answer,
+    show_image,
+    show_note,
+    show_prior_of,
+    show_voice,
+)
+from medfuse_serving.page.room import (
+    QUIET,
+    UNQUEUED,
+    UNSEEN,
+    Room,
+    changing,
+    find_language_of,
+    naming,
+    tell,
+)
+from medfuse_serving.prior import Prior, lay_prior, show_prior
+from medfuse_serving.telling import Shown, tell_in
+from medfuse_serving.worklist.panel import TAKE_WANTED, list_html
+
+
+def show_questions(room: Room, desk: Desk) -> str:
+    """Ask for the impression, where it comes first."""
+    if not room.practice.read_first:
+        return ""
+    return reading_panel.questions_html(desk.language, room.questions, desk.form)
+
+
+def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
+    """Show a whole desk; an answer to an earlier study never stays beside a new one."""
+    desk = replace(clear_answer(desk), opened=opened, form=secrets.token_hex(8))
+    parts, evidence = room.parts, room.parts.evidence
+    shown: Shown = {
+        parts.states.desk: desk,
+        parts.given.note: desk.note_text,
+        evidence.image: show_image(desk),
+        evidence.note: show_note(desk, room.settings),
+        evidence.voice: show_voice(desk, room.settings),
+        parts.answer: show_answer(desk),
+        parts.worklist.place: list_html(desk.language, desk.row),
+        parts.impression.questions: show_questions(room, desk),
+    }
+    shown |= parts.clear_asked() | reading_panel.clear(parts.impression, parts.verdict)
+    return shown | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def clear_prior(room: Room) -> Shown:
+    """Take the earlier study away."""
+    return {room.parts.states.prior: Prior(), room.parts.evidence.prior: ""}
+
+
+def clear_all(room: Room, desk: Desk) -> Shown:
+    """Take everything away."""
+    return (
+        show_study(room, Desk(desk.language)) | clear_prior(room) | {room.parts.given.example: None}
+    )
+
+
+def open_example(room: Room, index: int | None, desk: Desk, text: str) -> Shown:
+    """Open an example."""
+    if index is None:
+        return show_study(room, Desk(desk.language)) | clear_prior(room)
+    if index == edit_note(desk, text).opened:  # Gradio tells of one choice twice
+        return {room.parts.states.desk: desk}
+    study = read_study(room.examples[index], room.settings.limits)
+    opened = lay_out(desk.language, study, room.settings, room.shelves)
+    return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
+
+
+def open_listed(room: Room, study_id: str, desk: Desk, text: str, reader: str) -> Shown:
+    """Open a study of the worklist."""
+    store = room.practice.store
+    assert store is not None
+    _, study = store.get(study_id)
+    given = edit_note(desk, text).study  # a note that was left by this very click
+    if desk.row is not None and desk.row.id == study_id and given == study:
+        return {room.parts.states.desk: desk}  # as it was, with its answer
+    opened = lay_out(desk.language, study, room.settings, room.shelves)
+    row = store.open(study_id, reader)
+    shown = show_study(room, replace(opened, row=row, since=datetime.now(UTC)))
+    return shown | {room.parts.given.example: None} | clear_prior(room)
+
+
+def add_images(room: Room, paths: list[str], desk: Desk, text: str, prior: Prior) -> Shown:
+    """Add images to the study."""
+    added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
+    images = desk.study.images + added
+    desk = lay_images(edit_note(desk, text), images, room.settings, room.shelves)
+    beside = show_prior_of(desk, prior, room.settings)
+    parts = room.parts
+    return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
+
+
+def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
+    """Add images to the earlier study."""
+    added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
+    check_size(prior.images + added)
+    prior = lay_prior(desk.language, prior.images + added, room.settings, room.shelves)
+    parts = room.parts
+    return {
+        parts.states.prior: prior,
+        parts.evidence.prior: show_prior_of(desk, prior, room.settings),
+        parts.given.prior_images: None,
+    }
+
+
+def open_note(room: Room, path: str, desk: Desk) -> Shown:
+    """Take a file as the note."""
+    data = take_up(path, room.settings.limits.note_bytes + 1)
+    study = replace(desk.study, note=data)
+    text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
+    return show_study(room, replace(desk, study=study, note_text=text))
+
+
+def add_dictation(room: Room, path: str, desk: Desk) -> Shown:
+    """Write a dictation down as the note."""
+    data = take_up(path, room.settings.limits.file_bytes)
+    return show_study(room, write_down(desk, data, room.settings))
+
+
+def add_voice(room: Room, path: str | None, desk: Desk, text: str) -> Shown:
+    """Take a recording as the study's."""
+    if path is None:
+        return {room.parts.states.desk: desk}
+    data = take_up(path, room.settings.limits.file_bytes)
+    desk = edit_note(desk, text)
+    desk = replace(desk, study=replace(desk.study, voice=data))
+    given = room.parts.given
+    return show_study(room, desk) | {given.voice: None, given.microphone: None}
+
+
+def retype(room: Room, desk: Desk) -> Shown:
+    """Take away what was said of the note as it was, while it is typed."""
+    parts = room.parts
+    cleared: Shown = {
+        parts.answer: show_answer(Desk(desk.language)),
+        parts.report.place: "",
+        parts.reach: "",
+    }
+    return cleared | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def retype_note(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
+    """Take up the note once it is typed, unless what ended that opened another study."""
+    import gradio as gr
+
+    parts, changed = room.parts, changes.since()
+    edited = edit_note(desk, text)
+    if edited is desk:  # left without a change: an explanation stays
+        return {parts.evidence.note: gr.skip()}
+    shown: Shown = {
+        parts.states.desk: edited,
+        parts.evidence.note: show_note(edited, room.settings),
+    }
+    if changed():
+        return {parts.evidence.note: gr.skip()}
+    return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def connect_giving(room: Room) -> None:
+    """Connect what opens, gives and takes away a study or a part of it."""
+    parts, given, states = room.parts, room.parts.given, room.parts.states
+    changes, desk, note = states.changes, states.desk, given.note
+    given.example.input(
+        changing(tell(room, open_example)),
+        [changes, given.example, desk, note],
+        [*parts.study, *parts.prior],
+        **QUIET,
+    )
+    parts.worklist.opening.click(
+        naming(changing(tell(room, open_listed))),
+        [changes, parts.worklist.opening, desk, note],
+        [*parts.study, *parts.prior, given.example],
+        js=TAKE_WANTED,
+        **UNQUEUED,
+    )
+    given.images.upload(
+        changing(tell(room, add_images)),
+        [changes, given.images, desk, note, states.prior],
+        [*parts.study, given.images, parts.evidence.prior],
+        **QUIET,
+    )
+    given.note_file.upload(
+        changing(tell(room, open_note)), [changes, given.note_file, desk], parts.study, **QUIET
+    )
+    given.dictation.upload(
+        changing(tell(room, add_dictation)),
+        [changes, given.dictation, desk],
+        parts.study,
+        concurrency_limit=1,
+        **QUIET,
+    )
+    microphone, voice = given.microphone, given.voice
+    for recording, begins in ((voice, voice.upload), (microphone, microphone.stop_recording)):
+        begins(
+            changing(tell(room, add_voice)),
+            [changes, recording, desk, note],
+            [*parts.study, voice, microphone],
+            **QUIET,
+        )
+    given.clear.click(
+        changing(partial(clear_all, room)),
+        [changes, desk],
+        [*parts.study, *parts.prior, given.example],
+        **QUIET,
+    )
+    _connect_prior(room)
+    _connect_note(room)
+
+
+def _connect_prior(room: Room) -> None:
+    """Connect the earlier study, which changes no study: an answer and its explanation stay."""
+    parts, given = room.parts, room.parts.given
+
+    def refuse_prior(problem: str, values: tuple[object, ...]) -> str:
+        return show_prior(find_language_of(values), Prior(problem=problem), frozenset())
+
+    given.prior_images.upload(
+        tell_in(parts.evidence.prior, refuse_prior)(partial(add_prior, room)),
+        [given.prior_images, parts.states.desk, parts.states.prior],
+        [*parts.prior, given.prior_images],
+        **QUIET,
+    )
+    given.clear_prior.click(lambda: clear_prior(room), None, parts.prior, **QUIET)
+
+
+def _connect_note(room: Room) -> None:
+    """Connect the note: what was said of it before is gone at the first key, and stays gone."""
+    parts, note, desk = room.parts, room.parts.given.note, room.parts.states.desk
+    emptied = [parts.answer, parts.report.place, parts.reach, *parts.explained]
+    rest = [""] * (len(emptied) - 1)
+    cleared = json.dumps(
+        {code: [show_answer(Desk(find_language(code))), *rest] for code in LANGUAGES}
+    )
+    note.input(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **UNSEEN)
+    note.input(
+        changing(partial(retype, room)),
+        [parts.states.changes, desk],
+        emptied,
+        **(UNSEEN | {"queue": False}),
+    )
+    note.blur(
+        tell(room, retype_note),
+        [parts.states.changes, note, desk],
+        [desk, parts.evidence.note, *parts.asked, *parts.explained],
+        **UNQUEUED,
+    )

@@ -1,0 +1,296 @@
+"""The parts of the page in their places: what is given on the left, what is shown on the right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from medfuse.config import PrepareSettings
+from medfuse.data.studies import StudyFiles
+from medfuse_serving import explanation_panel, reading_panel, rendering
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.explanation_panel import Changes, Controls, Maps
+from medfuse_serving.labels import Labels
+from medfuse_serving.language import ENGLISH, OWN_NAMES, message
+from medfuse_serving.missing import Reaches
+from medfuse_serving.page.desk import Desk
+from medfuse_serving.page.desk_view import show_answer, show_image, show_note, show_voice
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.prior import Prior
+from medfuse_serving.reading import list_questions
+from medfuse_serving.reading_panel import Impression, Verdict
+from medfuse_serving.telling import Shown
+from medfuse_serving.worklist.panel import Worklist, lay_worklist
+
+if TYPE_CHECKING:
+    import gradio
+
+IDLE_S = 3600
+"""How long a user's study stays in memory after they last touched it."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What the server keeps for one user.
+
+    What a handler gives back takes the place of what another gave back while it was under way, so
+    what must not be lost so is kept by itself.
+
+    Attributes:
+        desk: What is laid out.
+        prior: The earlier study beside it.
+        read: How the answer on the desk was read.
+        report: The last one that was asked for, as a PDF; on a shelf for as long as it is kept.
+        reaches: What the study's missing parts might change, once that was asked.
+        changes: How often the study has changed.
+    """
+
+    desk: "gradio.State"
+    prior: "gradio.State"
+    read: "gradio.State"
+    report: "gradio.State"
+    reaches: "gradio.State"
+    changes: "gradio.State"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Where a study is opened or its parts are given."""
+
+    example: "gradio.Dropdown"
+    images: "gradio.File"
+    prior_images: "gradio.File"
+    clear_prior: "gradio.Button"
+    note: "gradio.Textbox"
+    note_file: "gradio.UploadButton"
+    dictation: "gradio.UploadButton"
+    voice: "gradio.File"
+    microphone: "gradio.Audio"
+    clear: "gradio.Button"
+    ask: "gradio.Button"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is asked for under an answer besides its explanation."""
+
+    write: "gradio.Button"
+    place: "gradio.HTML"
+    explore: "gradio.Button"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where the study is shown as it was read; each kind has a second place, for its map."""
+
+    image: "gradio.HTML"
+    prior: "gradio.HTML"
+    note: "gradio.HTML"
+    voice: "gradio.HTML"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All of the page."""
+
+    labels: Labels
+    states: States
+    header: "gradio.HTML"
+    switch: "gradio.Dropdown"
+    worklist: Worklist
+    given: Given
+    answer: "gradio.HTML"
+    reach: "gradio.HTML"
+    impression: Impression
+    verdict: Verdict
+    report: Report
+    controls: Controls
+    evidence: Evidence
+    maps: Maps
+
+    @property
+    def explained(self) -> "list[gradio.HTML]":
+        """What an explanation is shown in."""
+        return [self.controls.summary, *self.maps.places]
+
+    @property
+    def asked(self) -> "list[gradio.components.Component]":
+        """What is asked for under an answer, kept and shown."""
+        return [self.states.report, self.report.place, self.states.reaches, self.reach]
+
+    def clear_asked(self) -> Shown:
+        """Take that away, as its answer goes."""
+        return {
+            self.states.report: None,
+            self.report.place: "",
+            self.states.reaches: Reaches(),
+            self.reach: "",
+        }
+
+    @property
+    def decided(self) -> "list[gradio.components.Component]":
+        """What a decision is written and shown in."""
+        return [*self.verdict.given, self.verdict.place]
+
+    @property
+    def study(self) -> "list[gradio.components.Component]":
+        """What changes with the study."""
+        evidence = self.evidence
+        return [
+            self.states.desk,
+            self.given.note,
+            evidence.image,
+            evidence.note,
+            evidence.voice,
+            self.answer,
+            *self.asked,
+            *self.explained,
+            self.worklist.place,
+            *self.impression.shown,
+            *self.decided,
+        ]
+
+    @property
+    def prior(self) -> "list[gradio.components.Component]":
+        """What changes with the earlier study."""
+        return [self.states.prior, self.evidence.prior]
+
+
+def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Practice) -> Parts:
+    """Lay out the page."""
+    import gradio as gr
+
+    labels = Labels()
+    manifest = explainer.predictor.bundle.manifest
+    states = States(
+        desk=gr.State(Desk(), time_to_live=IDLE_S),
+        prior=gr.State(Prior(), time_to_live=IDLE_S),
+        read=gr.State(None, time_to_live=IDLE_S),
+        report=gr.State(None, time_to_live=IDLE_S),
+        reaches=gr.State(Reaches(), time_to_live=IDLE_S),
+        changes=gr.State(Changes(), time_to_live=IDLE_S),
+    )
+    with gr.Row(elem_classes="mf-top"):
+        header = gr.HTML(rendering.header_html(ENGLISH), scale=1)
+        switch = gr.Dropdown(
+            [(name, code) for code, name in OWN_NAMES.items()],
+            value=ENGLISH.code,
+            label="Language \N{MIDDLE DOT} 语言",
+            elem_id="language",
+            filterable=False,
+            scale=0,
+            min_width=160,
+        )
+    worklist = lay_worklist(ENGLISH, practice.store)
+    with gr.Row(elem_classes="mf-columns"):
+        with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
+            given = _lay_given(examples, labels)
+        with gr.Column(scale=7, min_width=480):
+            answer = gr.HTML(show_answer(Desk()), elem_id="answer")
+            reach = gr.HTML("", elem_id="reach")
+            impression = reading_panel.lay_impression(
+                list_questions(manifest.tasks), labels, read_first=practice.read_first
+            )
+            verdict = reading_panel.lay_verdict(labels)
+            report = _lay_report(labels, explore=explainer.has_others)
+            controls = explanation_panel.lay_controls(explainer, labels)
+            evidence, maps = _lay_evidence(labels, manifest.prepare)
+    return Parts(
+        labels,
+        states,
+        header,
+        switch,
+        worklist,
+        given,
+        answer,
+        reach,
+        impression,
+        verdict,
+        report,
+        controls,
+        evidence,
+        maps,
+    )
+
+
+def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
+    """Lay out where a study is given."""
+    import gradio as gr
+
+    example = gr.Dropdown(
+        [(files.name, i) for i, files in enumerate(examples)], value=None, visible=bool(examples)
+    )
+    labels.put(example, message("Example study"))
+    images = gr.File(file_count="multiple", height=104, type="filepath")
+    labels.put(images, message("Images (DICOM)"))
+    prior_images = gr.File(file_count="multiple", height=104, type="filepath")
+    labels.put(prior_images, message("Prior images (DICOM)"))
+    clear_prior = gr.Button(size="sm", elem_id="clear-prior")
+    labels.put(clear_prior, message("Remove the prior images"))
+    note = gr.Textbox(lines=5, max_lines=12)
+    labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
+    with gr.Row():
+        note_file = gr.UploadButton(size="sm", file_count="single")
+        labels.put(note_file, message("Open a note file"))
+        can_write = find_spec("moonshine_voice") is not None
+        dictation = gr.UploadButton(size="sm", file_count="single", visible=can_write)
+        labels.put(dictation, message("Write down a dictation"))
+    voice = gr.File(file_count="single", height=104, type="filepath")
+    labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
+    microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
+    labels.put(microphone, message("Record"))
+    with gr.Row():
+        clear = labels.put(gr.Button(), message("Clear all"))
+        ask = labels.put(gr.Button(variant="primary"), message("Predict"))
+    return Given(
+        example,
+        images,
+        prior_images,
+        clear_prior,
+        note,
+        note_file,
+        dictation,
+        voice,
+        microphone,
+        clear,
+        ask,
+    )
+
+
+def _lay_report(labels: Labels, *, explore: bool) -> Report:
+    """Lay out what is asked for under an answer."""
+    import gradio as gr
+
+    with gr.Row(elem_id="report"):
+        write = gr.Button(scale=0, min_width=290, elem_id="report-ask")
+        labels.put(write, message("Make a PDF report (Alt+R)"))
+        place = gr.HTML("", elem_id="report-place")
+        asked = gr.Button(scale=0, min_width=320, elem_id="reach-ask", visible=explore)
+        labels.put(asked, message("Show what a missing part might change"))
+    return Report(write, place, asked)
+
+
+def _lay_evidence(labels: Labels, settings: PrepareSettings) -> tuple[Evidence, Maps]:
+    """Lay out the study; page.css shows a map in the evidence's place where there is one."""
+    import gradio as gr
+
+    overlays = gr.Checkbox(False, elem_id="overlays", interactive=True)
+    labels.put(overlays, message("Show what spoke for and against over the evidence"))
+    strength = gr.HTML("", elem_id="strength")
+    with gr.Row(elem_id="evidence"):
+        with gr.Column(min_width=320, elem_classes="mf-evidence"):
+            with gr.Row(elem_classes="mf-studies"):
+                image = gr.HTML(show_image(Desk()), elem_id="image")
+                prior = gr.HTML("", elem_id="prior")
+            image_map = gr.HTML("", elem_id="image-map")
+        with gr.Column(min_width=320):
+            with gr.Column(elem_classes="mf-evidence"):
+                note = gr.HTML(show_note(Desk(), settings), elem_id="note")
+                note_map = gr.HTML("", elem_id="note-map")
+            with gr.Column(elem_classes="mf-evidence"):
+                voice = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
+                voice_map = gr.HTML("", elem_id="voice-map")
+    table = gr.HTML("", elem_id="pieces")
+    return Evidence(image, prior, note, voice), Maps(
+        image_map, note_map, voice_map, strength, table
+    )

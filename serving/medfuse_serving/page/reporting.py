@@ -1,0 +1,76 @@
+"""The handler of the page by which the answer, its explanations and its reading become a PDF."""
+
+from functools import partial
+
+from medfuse.errors import InputError
+from medfuse.overlay import escape_text
+from medfuse_serving import reading
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import Language
+from medfuse_serving.page.desk import Desk, edit_note
+from medfuse_serving.page.room import QUIET, Room, refuse
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.report.gather import ReportOptions, make_record
+from medfuse_serving.report.render import make_report
+from medfuse_serving.shelves import Shelf, Shelves
+from medfuse_serving.telling import Shown, tell_in
+from medfuse_serving.worklist.records import ReadingStep
+
+
+def shelve_report(
+    desk: Desk, step: ReadingStep | None, predictor: Predictor, shelves: Shelves
+) -> Shelf:
+    """Write an answer, its explanations and its reading as a PDF and put it on a shelf.
+
+    Raises:
+        MedfuseError: It cannot be written.
+    """
+    assert desk.answer is not None
+    options = ReportOptions(
+        language=desk.language.code,
+        study_id=None if desk.row is None else desk.row.label,
+        reading=reading.to_reading(step),
+    )
+    pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
+    return shelves.put(1, lambda _: pdf, "application/pdf")
+
+
+def link_report(language: Language, report: Shelf) -> str:
+    """Offer a report for download."""
+    said = escape_text(language.text("Download the report (PDF)"))
+    return (
+        f'<p class="mf-download" role="status"><a href="shelves/{report.token}/0" '
+        f'download="report.pdf">{said}</a></p>'
+    )
+
+
+def write_report(
+    room: Room, changes: Changes, text: str, desk: Desk, step: ReadingStep | None
+) -> Shown:
+    """Write the report and offer it for download, unless the study has changed meanwhile."""
+    import gradio as gr
+
+    report = room.parts.report
+    changed = changes.since()
+    desk = edit_note(desk, text)
+    if desk.answer is None:
+        raise InputError("there is no answer to report; press Predict first")
+    shelf = shelve_report(desk, step, room.predictor, room.shelves)
+    if changed():
+        return {report.place: gr.skip()}
+    return {
+        room.parts.states.report: shelf,
+        report.place: link_report(desk.language, shelf),
+    }
+
+
+def connect_reporting(room: Room) -> None:
+    """Connect what asks for a report."""
+    report, states = room.parts.report, room.parts.states
+    report.write.click(
+        tell_in(report.place, refuse)(partial(write_report, room)),
+        [states.changes, room.parts.given.note, states.desk, states.read],
+        [states.report, report.place],
+        concurrency_limit=1,
+        **QUIET,
+    )

@@ -1,0 +1,120 @@
+"""What the page's handlers work in; and how a handler is made into what Gradio calls."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from medfuse.config import PrepareSettings
+from medfuse.data.studies import StudyFiles
+from medfuse_serving import rendering
+from medfuse_serving.explainer import Explainer
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import ENGLISH, Language
+from medfuse_serving.page.desk import Desk
+from medfuse_serving.page.parts import Parts
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.predictor import Predictor
+from medfuse_serving.reader import reader_of
+from medfuse_serving.reading import Question, list_questions
+from medfuse_serving.shelves import Shelves
+from medfuse_serving.telling import Shown, tell_in
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+"""Of every event: it is no route for others."""
+
+UNSEEN = QUIET | {"show_progress": "hidden"}
+
+UNQUEUED = QUIET | {"queue": False}
+"""Of what is done at once, and may be asked for in one move with something that is queued.
+
+A click on Predict also leaves the note. Were both queued, the stream that ends with the first could
+close on the second's answer, which would then never arrive.
+"""
+
+Handler = Callable[..., Shown]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What every handler of a page may need.
+
+    Attributes:
+        explainer: Answers and explains.
+        examples: Studies that the page offers to open.
+        shelves: Of the large pieces that it shows.
+        practice: How studies come and are read.
+        parts: The page.
+    """
+
+    explainer: Explainer
+    examples: Sequence[StudyFiles]
+    shelves: Shelves
+    practice: Practice
+    parts: Parts
+
+    @property
+    def predictor(self) -> Predictor:
+        """What answers."""
+        return self.explainer.predictor
+
+    @property
+    def settings(self) -> PrepareSettings:
+        """How the model reads a study."""
+        return self.predictor.bundle.manifest.prepare
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What a reader is asked before the answer."""
+        return list_questions(self.predictor.bundle.manifest.tasks)
+
+
+def find_language_of(values: Sequence[object]) -> Language:
+    """Find the language of the user whose desk is among what a handler was given."""
+    return next((v.language for v in values if isinstance(v, Desk)), ENGLISH)
+
+
+def refuse(problem: str, given: tuple[object, ...]) -> str:
+    """Say why a handler failed."""
+    return rendering.problem_html(find_language_of(given), problem)
+
+
+def refuse_answer(problem: str, given: tuple[object, ...]) -> str:
+    """Say in the answer's place why a handler failed."""
+    language = find_language_of(given)
+    return rendering.card_html(language.text("Answer"), rendering.problem_html(language, problem))
+
+
+def tell(room: Room, handle: Handler) -> Handler:
+    """Give a handler its room; its error is shown in the answer's place."""
+    return tell_in(room.parts.answer, refuse_answer)(partial(handle, room))
+
+
+def changing(handle: Handler) -> Handler:
+    """End what is under way on the study before a handler that changes it."""
+
+    def handle_change(changes: Changes, *values: object) -> Shown:
+        changes.count += 1
+        return handle(*values)
+
+    return handle_change
+
+
+def answering(handle: Handler) -> Handler:
+    """The same, and tell the handler whether the study has changed since."""
+
+    def handle_answer(changes: Changes, *values: object) -> Shown:
+        changes.count += 1
+        return handle(changes.since(), *values)
+
+    return handle_answer
+
+
+def naming(handle: Handler) -> Handler:
+    """Tell a handler, after all that it is given, who the reader is."""
+    import gradio as gr
+
+    def handle_named(request: gr.Request, *values: object) -> Shown:
+        return handle(*values, reader_of(request))
+
+    return handle_named
