@@ -6,6 +6,7 @@ from functools import partial
 
 from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, explanation_view, rendering
+from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.page.desk import Desk, edit_note, list_read
@@ -23,15 +24,18 @@ def show_explanation(room: Room, desk: Desk) -> Shown:
     """Show the newest explanation on the desk; nothing where there is none."""
     if desk.maps is None:
         return clear_explanation(room)
+    view = desk.views[-1]
+    said = desk.dictated
     return explanation_panel.show(
         desk.language,
         room.explainer,
         room.parts.controls,
         room.parts.maps,
-        desk.views[-1],
+        view,
         desk.maps,
         desk.study,
         list_read(desk),
+        {} if said is None else find_sounds(said.transcript, view.pieces),
     )
 
 
