@@ -268,6 +268,7 @@ def find_shelf(page: Page, place: str = "#image") -> str:
 def choose_example(page: Page) -> None:
     page.get_by_label("Example study").click()
     page.get_by_role("option", name="first").click()
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
 
 
 def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, url: str) -> None:

@@ -9,8 +9,9 @@ from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.page.answering import show_found_after
 from medfuse_serving.page.desk import Desk, edit_note, list_read
-from medfuse_serving.page.desk_view import show_answer, show_reaches
+from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
 from medfuse_serving.telling import Shown, tell_steps_in
 
@@ -115,7 +116,7 @@ def connect_explaining(room: Room) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
-    ended.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)
+    show_found_after(room, ended)
     controls.stop.click(
         changing(lambda: clear_explanation(room)), states.changes, parts.explained, **UNQUEUED
     )

@@ -89,7 +89,7 @@ function playerOf(element) {
 
 /** Fetch a dictation's sound once it is wanted. */
 async function fill(audio) {
-  if (!audio.dataset.shelf || "asked" in audio.dataset) return;
+  if (!audio?.dataset.shelf || "asked" in audio.dataset) return;
   audio.dataset.asked = "";
   try {
     audio.src = await fetchURL(audio.dataset.shelf, 0);
