@@ -33,7 +33,7 @@ class Dictated:
 def shelve_dictation(
     recording: bytes, transcript: Transcript, limits: Limits, shelves: Shelves
 ) -> Dictated:
-    """Put a dictation's sound on a shelf, as it was heard: a recording's limit is its own.
+    """Put a dictation's sound on a shelf, as it was heard; a recording's limits bound it.
 
     Raises:
         InputError: The recording cannot be read.
