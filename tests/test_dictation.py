@@ -21,8 +21,10 @@ from medfuse.dictation.record import SpokenWord, Transcript
 from medfuse.dictation.speech import find_speech, speech_chances
 from medfuse.dictation.transcribe import place_words, transcribe
 from medfuse.errors import CohortError, VoiceError
+from medfuse_serving.dictation_view import Dictated
 from medfuse_serving.page.desk import Desk, edit_note, write_down
 from medfuse_serving.page.desk_view import show_note
+from medfuse_serving.shelves import Shelves
 
 PHRASES = (
     "it was the best of times it was the worst of times",
@@ -206,14 +208,14 @@ def test_a_table_of_dictations_becomes_one_with_notes(speech: np.ndarray, tmp_pa
 
 def test_a_dictation_becomes_the_pages_note_until_it_is_changed(speech: np.ndarray) -> None:
     prepare = PrepareSettings()
-    desk = write_down(Desk(note_text="before"), encode(speech), prepare)
+    desk = write_down(Desk(note_text="before"), encode(speech), prepare, Shelves())
     assert plain(desk.note_text) == SPOKEN
     assert desk.study.note == desk.note_text.encode()
     page = show_note(desk, prepare)
     assert "check every word" in page
     assert desk.dictated is not None
-    first = desk.dictated.words[0]
-    assert f'title="{first.start_s:.2f} to {first.end_s:.2f} s">It' in page
+    first = desk.dictated.transcript.words[0]
+    assert f'title="{first.start_s:.2f} to {first.end_s:.2f} s"' in page
     changed = edit_note(desk, desk.note_text + " Indeed.")
     assert changed.dictated is None
     assert "check every word" not in show_note(changed, prepare)
@@ -222,5 +224,5 @@ def test_a_dictation_becomes_the_pages_note_until_it_is_changed(speech: np.ndarr
 def test_what_was_dictated_is_escaped_on_the_page() -> None:
     word = SpokenWord(start=0, end=8, start_s=0, end_s=1)
     said = Transcript(text="<script>", words=(word,), speech=(), duration_s=1, model="m")
-    desk = Desk(dictated=said)
+    desk = Desk(dictated=Dictated(said, Shelves().put(1, lambda _: b"")))
     assert "<script>" not in show_note(desk, PrepareSettings())

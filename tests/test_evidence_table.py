@@ -88,7 +88,7 @@ def view(explained: Explained) -> View:
 
 def show_table(view: View) -> str:
     maps = Shelves().put(0, lambda _: b"")
-    return table_html(ENGLISH, view.record, view.pieces, view.scale, maps)
+    return table_html(ENGLISH, view.record, view.pieces, view.scale, maps, {})
 
 
 def read_marks(maps: Shelf, number: int) -> str:
@@ -162,7 +162,7 @@ def test_no_note_can_write_html_into_the_table(view: View) -> None:
     place = WordsPlace(start=0, end=9, text='<b>"${x}`')
     piece = Piece(id="note-0", modality=Modality.NOTE, value=1.0, share=1.0, place=place)
     maps = Shelves().put(0, lambda _: b"")
-    shown = table_html(ENGLISH, view.record, (piece,), view.scale, maps)
+    shown = table_html(ENGLISH, view.record, (piece,), view.scale, maps, {})
     assert "<b>" not in shown
     assert not set("${}`") & set(shown)
     assert '<b>"${x}`' in visible(shown)
@@ -174,7 +174,7 @@ def test_where_sums_mean_nothing_no_part_is_shown(view: View) -> None:
     )
     pieces = tuple(p.model_copy(update={"share": None}) for p in view.pieces if p.place)
     maps = Shelves().put(0, lambda _: b"")
-    shown = table_html(ENGLISH, view.record, pieces, scale, maps)
+    shown = table_html(ENGLISH, view.record, pieces, scale, maps, {})
     assert "each area's strongest value, in logits per pixel" in visible(shown)
     assert {cells[2] for cells in read_rows(shown)} == {""}
 
@@ -182,7 +182,7 @@ def test_where_sums_mean_nothing_no_part_is_shown(view: View) -> None:
 def test_the_table_speaks_the_reader_s_language(view: View) -> None:
     maps = Shelves().put(0, lambda _: b"")
     chinese = find_language("zh")
-    shown = visible(table_html(chinese, view.record, view.pieces, view.scale, maps))
+    shown = visible(table_html(chinese, view.record, view.pieces, view.scale, maps, {}))
     assert "依据表格" in shown
     assert "“cough and”" in shown
     assert "Show" not in shown
@@ -214,7 +214,7 @@ class Laid:
                 '<div id="voice"></div>',
                 '<div id="voice-map">'
                 f"{voice_html(ENGLISH, own, STUDY.voice or b'', SETTINGS)}</div>",
-                table_html(ENGLISH, own.record, own.pieces, own.scale, self.maps),
+                table_html(ENGLISH, own.record, own.pieces, own.scale, self.maps, {}),
             )
         )
         css = (FOLDER / "page.css").read_text(encoding="utf-8")

@@ -4,10 +4,11 @@ A row, an outline, a group of words and a span of the recording that are the sam
 have the same `data-evidence`, by which `web/evidence.js` links them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medfuse.attribution.record import ExplanationRecord
 from medfuse.attribution.scale import DisplayScale
+from medfuse.dictation.record import Span
 from medfuse.overlay import (
     MINUS,
     OPACITY,
@@ -31,6 +32,11 @@ def row_id(name: str) -> str:
 def play_attribute(place: SpanPlace) -> str:
     """Write which seconds of the recording something plays."""
     return f'data-play="{place.start_s:.4f} {place.end_s:.4f}"'
+
+
+def play_dictated(span: Span) -> str:
+    """Write which seconds of the dictation something plays."""
+    return f'data-play="{span.start_s:.4f} {span.end_s:.4f}" data-sound="dictation"'
 
 
 def number_frames(pieces: Sequence[Piece], read: Sequence[int | None]) -> tuple[Piece, ...]:
@@ -65,6 +71,7 @@ def table_html(
     pieces: Sequence[Piece],
     scale: DisplayScale,
     maps: Shelf,
+    sounds: Mapping[str, Span],
 ) -> str:
     """Show each piece of evidence as a row of a table that is closed at first.
 
@@ -74,11 +81,12 @@ def table_html(
         pieces: Its evidence, frames counted as in the viewer; nothing is shown where there is none.
         scale: Of the pictures.
         maps: By which it is told from another explanation's.
+        sounds: Of the pieces that were dictated, by name, where they are in the dictation.
     """
     if not pieces:
         return ""
     bodies = "".join(
-        _body_html(language, record, modality, own, scale)
+        _body_html(language, record, modality, own, scale, sounds)
         for modality in MODALITIES
         if (own := [piece for piece in pieces if piece.modality is modality])
     )
@@ -112,6 +120,7 @@ def _body_html(
     modality: Modality,
     pieces: Sequence[Piece],
     scale: DisplayScale,
+    sounds: Mapping[str, Span],
 ) -> str:
     part = scale.parts[modality]
     name = title(language, modality)
@@ -127,7 +136,7 @@ def _body_html(
             modality=name,
             unit=look_up(language, UNITS, part.unit),
         )
-    rows = "".join(_row_html(language, piece, part) for piece in pieces)
+    rows = "".join(_row_html(language, piece, part, sounds.get(piece.id)) for piece in pieces)
     return (
         f'<tbody><tr><th scope="rowgroup" colspan="4">{escape_text(head)}</th></tr>{rows}</tbody>'
     )
@@ -138,7 +147,7 @@ def _count_decimals(modality: Modality, scale: Scale) -> int:
     return count_decimals(scale.full) if modality is Modality.NOTE else 2
 
 
-def _row_html(language: Language, piece: Piece, scale: Scale) -> str:
+def _row_html(language: Language, piece: Piece, scale: Scale, sound: Span | None) -> str:
     said = say_piece(language, piece)
     number = format_signed(piece.value, _count_decimals(piece.modality, scale))
     share = "" if piece.share is None else f"{round(100 * piece.share)} %".replace("-", MINUS)
@@ -147,11 +156,11 @@ def _row_html(language: Language, piece: Piece, scale: Scale) -> str:
     return (
         f'<tr{name} data-said="{spoken}"><th scope="row">{escape_text(_capital(said))}</th>'
         f"<td>{number}</td><td>{share}</td>"
-        f"<td>{_buttons_html(language, piece, said)}</td></tr>"
+        f"<td>{_buttons_html(language, piece, said, sound)}</td></tr>"
     )
 
 
-def _buttons_html(language: Language, piece: Piece, said: str) -> str:
+def _buttons_html(language: Language, piece: Piece, said: str, sound: Span | None) -> str:
     if piece.place is None:
         return ""
     frame = f' data-frame="{piece.place.frame - 1}"' if isinstance(piece.place, AreaPlace) else ""
@@ -160,11 +169,15 @@ def _buttons_html(language: Language, piece: Piece, said: str) -> str:
         f'<button type="button" data-show="{piece.id}"{frame} aria-label="{label}">'
         f"{escape_text(language.text('Show'))}</button>"
     )
-    if not isinstance(piece.place, SpanPlace):
+    if isinstance(piece.place, SpanPlace):
+        played = play_attribute(piece.place)
+    elif sound is not None:
+        played = play_dictated(sound)
+    else:
         return shown
     label = escape_text(language.text("Play {place}", place=said))
     return shown + (
-        f' <button type="button" {play_attribute(piece.place)} aria-pressed="false" '
+        f' <button type="button" {played} aria-pressed="false" '
         f'aria-label="{label}">{escape_text(language.text("Play"))}</button>'
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medfuse.attribution.settings import METHODS, AttributionSettings
+from medfuse.dictation.record import Span
 from medfuse.types import Study
 from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
@@ -186,6 +187,7 @@ def show(
     image_maps: Shelf,
     study: Study,
     read: Sequence[int | None],
+    sounds: Mapping[str, Span],
 ) -> Shown:
     """Show an explanation, its image's maps from their shelf.
 
@@ -198,10 +200,11 @@ def show(
         image_maps: On their shelf.
         study: Its bytes.
         read: Of each frame in the viewer, its number among those that the model reads.
+        sounds: Of the pieces that were dictated, by name, where they are in the dictation.
     """
     prepare = explainer.predictor.bundle.manifest.prepare
     pieces = number_frames(view.pieces, read)
-    table = table_html(language, view.record, pieces, view.scale, image_maps)
+    table = table_html(language, view.record, pieces, view.scale, image_maps, sounds)
     return {
         controls.summary: rendering.card_html(
             language.text("Explanation"),

@@ -16,7 +16,6 @@ from medfuse.bundle import NOTICE
 from medfuse.config import SAMPLE_RATE, Limits, NoteSettings, TaskKind
 from medfuse.data.note import decode_note, find_sections
 from medfuse.data.voice import Recording, decode_voice
-from medfuse.dictation.record import Transcript
 from medfuse.headings import section_of
 from medfuse.overlay import escape_text
 from medfuse.types import MODALITIES, Modality
@@ -129,32 +128,13 @@ def voice_html(language: Language, data: bytes, limits: Limits) -> str:
 
 def player_html(language: Language, recording: Recording) -> str:
     """Play a recording as the model hears it."""
-    source = data_url("audio/wav", _to_wav(recording))
+    source = data_url("audio/wav", to_wav(recording))
     caption = language.text(
         "{seconds} s, at {rate} kHz as the model hears it",
         seconds=f"{recording.duration_s:.1f}",
         rate=SAMPLE_RATE // 1000,
     )
     return f'<audio controls preload="auto" src="{source}"></audio><p>{escape_text(caption)}</p>'
-
-
-def dictated_html(language: Language, transcript: Transcript) -> str:
-    """Show a dictated note's words, each with when it was said."""
-    words = " ".join(
-        f'<span title="{escape_text(_say_span(language, word.start_s, word.end_s))}">'
-        f"{escape_text(transcript.text[word.start : word.end])}</span>"
-        for word in transcript.words
-    )
-    summary = language.text("Written down from a dictation: check every word")
-    legend = language.text(
-        "Point at a word to see when it was said. By {model}, a small model: names of findings and "
-        "drugs often come out wrong.",
-        model=transcript.model,
-    )
-    return (
-        f'<details class="mf-dictated"><summary>{escape_text(summary)}</summary><p>{words}</p>'
-        f'<p class="mf-legend">{escape_text(legend)}</p></details>'
-    )
 
 
 def answer_html(
@@ -340,10 +320,6 @@ def _say_unit(language: Language, task: TaskAnswer) -> str:
     return language.text("Calibrated probability of each finding")
 
 
-def _say_span(language: Language, start_s: float, end_s: float) -> str:
-    return language.text("{start} to {end} s", start=f"{start_s:.2f}", end=f"{end_s:.2f}")
-
-
 def _bar_html(language: Language, name: str, probability: float, said: str) -> str:
     name = escape_text(language.name(name))
     return (
@@ -375,7 +351,8 @@ def _outline(waveform: Float[np.ndarray, " n"]) -> str:
     )
 
 
-def _to_wav(recording: Recording) -> bytes:
+def to_wav(recording: Recording) -> bytes:
+    """Write a recording down as the model hears it."""
     wav = io.BytesIO()
     soundfile.write(wav, recording.waveform, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return wav.getvalue()

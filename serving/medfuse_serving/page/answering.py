@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
@@ -24,6 +25,9 @@ from medfuse_serving.report.record import Decision
 from medfuse_serving.telling import Shown, tell_in
 from medfuse_serving.worklist.panel import list_html
 from medfuse_serving.worklist.records import ReadingStep, Status
+
+if TYPE_CHECKING:
+    import gradio
 
 
 def begin_reading(desk: Desk, reader: str) -> ReadingStep:
@@ -149,6 +153,21 @@ def find_reaches(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
     return {room.parts.states.reaches: Reaches(desk.answer, found)}
 
 
+def show_found(room: Room, text: str, desk: Desk, reaches: Reaches) -> Shown:
+    """Show what was found, unless the note is another by now."""
+    return {room.parts.reach: show_reaches(edit_note(desk, text), reaches)}
+
+
+def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
+    """Show what was found once an event is over.
+
+    By itself, and of the desk as it is then: an explanation may have withheld something since.
+    """
+    states, reach = room.parts.states, room.parts.reach
+    given = [room.parts.given.note, states.desk, states.reaches]
+    event.then(partial(show_found, room), given, reach, **UNQUEUED)
+
+
 def connect_answering(room: Room) -> None:
     """Connect what asks for an answer, and what is done with it."""
     parts, note, states = room.parts, room.parts.given.note, room.parts.states
@@ -203,5 +222,4 @@ def connect_answering(room: Room) -> None:
         concurrency_limit=1,
         **QUIET,
     )
-    # By itself, and of the desk as it is then: an explanation may have withheld something since.
-    found.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)
+    show_found_after(room, found)

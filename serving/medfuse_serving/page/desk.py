@@ -7,12 +7,12 @@ from pathlib import Path
 from medfuse.config import PrepareSettings
 from medfuse.data.note import decode_note
 from medfuse.data.studies import read_file
-from medfuse.dictation.record import Transcript
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
 from medfuse_serving import explanation_view
 from medfuse_serving.answer import Answer
 from medfuse_serving.api import UPLOAD_BYTES
+from medfuse_serving.dictation_view import Dictated, shelve_dictation
 from medfuse_serving.explanation_view import View
 from medfuse_serving.language import ENGLISH, Language
 from medfuse_serving.shelves import Shelf, Shelves
@@ -39,7 +39,8 @@ class Desk:
         coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
             shelf would be gone before the page has asked for it.
         views: The explanations that were asked for, one of each target.
-        dictated: What the note was written down from; None once it was changed by hand.
+        dictated: What the note was written down from, with its sound; None once it was changed by
+            hand.
     """
 
     language: Language = ENGLISH
@@ -55,7 +56,7 @@ class Desk:
     maps: Shelf | None = None
     coarse: Shelf | None = None
     views: tuple[View, ...] = ()
-    dictated: Transcript | None = None
+    dictated: Dictated | None = None
 
 
 def lay_out(language: Language, study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
@@ -112,7 +113,7 @@ def clear_answer(desk: Desk) -> Desk:
     return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=())
 
 
-def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
+def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves: Shelves) -> Desk:
     """Take what was dictated as the note, in place of any other.
 
     Raises:
@@ -122,7 +123,8 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings) -> Desk:
     from medfuse.dictation.transcribe import transcribe
 
     said = transcribe(recording, settings.limits)
-    return replace(edit_note(desk, said.text), dictated=said)
+    dictated = shelve_dictation(recording, said, settings.limits, shelves)
+    return replace(edit_note(desk, said.text), dictated=dictated)
 
 
 def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: Shelves) -> Desk:

@@ -4,6 +4,7 @@ from medfuse.config import PrepareSettings
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import rendering
+from medfuse_serving.dictation_view import dictated_html
 from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
@@ -43,7 +44,7 @@ def show_note(desk: Desk, settings: PrepareSettings) -> str:
             else rendering.note_html(language, desk.study.note, settings.note, settings.limits)
         )
         if desk.dictated is not None:
-            body += rendering.dictated_html(language, desk.dictated)
+            body += dictated_html(language, desk.dictated)
     except InputError as error:
         body = rendering.problem_html(language, str(error))
     return rendering.card_html(language.text("Note"), body)

@@ -6,10 +6,12 @@ from functools import partial
 
 from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, explanation_view, rendering
+from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.page.answering import show_found_after
 from medfuse_serving.page.desk import Desk, edit_note, list_read
-from medfuse_serving.page.desk_view import show_answer, show_reaches
+from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
 from medfuse_serving.telling import Shown, tell_steps_in
 
@@ -23,15 +25,18 @@ def show_explanation(room: Room, desk: Desk) -> Shown:
     """Show the newest explanation on the desk; nothing where there is none."""
     if desk.maps is None:
         return clear_explanation(room)
+    view = desk.views[-1]
+    said = desk.dictated
     return explanation_panel.show(
         desk.language,
         room.explainer,
         room.parts.controls,
         room.parts.maps,
-        desk.views[-1],
+        view,
         desk.maps,
         desk.study,
         list_read(desk),
+        {} if said is None else find_sounds(said.transcript, view.pieces),
     )
 
 
@@ -111,7 +116,7 @@ def connect_explaining(room: Room) -> None:
         api_visibility="private",
         show_progress="hidden",
     )
-    ended.then(show_reaches, [states.desk, states.reaches], parts.reach, **UNQUEUED)
+    show_found_after(room, ended)
     controls.stop.click(
         changing(lambda: clear_explanation(room)), states.changes, parts.explained, **UNQUEUED
     )

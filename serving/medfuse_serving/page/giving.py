@@ -2,11 +2,13 @@
 
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from medfuse.data.studies import read_study
+from medfuse.errors import InputError
 from medfuse.types import Study
 from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
@@ -33,6 +35,7 @@ from medfuse_serving.page.room import (
     UNQUEUED,
     UNSEEN,
     Room,
+    answering,
     changing,
     find_language_of,
     naming,
@@ -133,13 +136,18 @@ def open_note(room: Room, path: str, desk: Desk) -> Shown:
     data = take_up(path, room.settings.limits.note_bytes + 1)
     study = replace(desk.study, note=data)
     text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
-    return show_study(room, replace(desk, study=study, note_text=text))
+    return show_study(room, replace(desk, study=study, note_text=text, dictated=None))
 
 
-def add_dictation(room: Room, path: str, desk: Desk) -> Shown:
-    """Write a dictation down as the note."""
+def add_dictation(room: Room, changed: Callable[[], bool], path: str, desk: Desk) -> Shown:
+    """Write a dictation down as the note, which takes a while."""
     data = take_up(path, room.settings.limits.file_bytes)
-    return show_study(room, write_down(desk, data, room.settings))
+    desk = write_down(desk, data, room.settings, room.shelves)
+    if changed():
+        raise InputError(
+            "the study was changed while the dictation was written down; give the dictation again"
+        )
+    return show_study(room, desk)
 
 
 def add_voice(room: Room, path: str | None, desk: Desk, text: str) -> Shown:
@@ -208,7 +216,7 @@ def connect_giving(room: Room) -> None:
         changing(tell(room, open_note)), [changes, given.note_file, desk], parts.study, **QUIET
     )
     given.dictation.upload(
-        changing(tell(room, add_dictation)),
+        answering(tell(room, add_dictation)),
         [changes, given.dictation, desk],
         parts.study,
         concurrency_limit=1,

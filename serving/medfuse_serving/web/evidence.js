@@ -2,7 +2,10 @@
 // spectrogram, a row of the table) is marked together, shown from its row, and played if it sounds.
 // All listeners are the document's, so that they outlive what Gradio makes anew.
 
+import { fetchURL } from "./pieces.js";
+
 const ROWS = ".mf-pieces";
+const SPOKEN = ".mf-spoken-words > button"; // the words of a dictation
 
 // Marks ---------------------------------------------------------------------------------------
 
@@ -26,7 +29,10 @@ function mark(name) {
 }
 
 document.addEventListener("pointerover", ({ target }) => mark(nameOf(target)));
-document.addEventListener("focusin", ({ target }) => mark(nameOf(target)));
+document.addEventListener("focusin", ({ target }) => {
+  mark(nameOf(target));
+  if (target.matches?.(SPOKEN)) stopTabAt(target);
+});
 document.addEventListener("focusout", () => mark(null));
 document.addEventListener("mf-point", ({ detail }) => {
   if (detail.keep) {
@@ -73,16 +79,39 @@ function show(name, frame) {
 
 let playing = null; // the player, where it stops, and what began it
 
-/** Play a span of the recording, or stop it where it is playing. */
+const plays = (element) => playing?.span === element.dataset.play && playing.sound === element.dataset.sound;
+
+/** Find the player of what an element plays: the dictation's, or the recording's that is seen. */
+function playerOf(element) {
+  if (element.dataset.sound === "dictation") return document.querySelector(".mf-dictated audio");
+  return [...document.querySelectorAll("#voice audio, #voice-map audio")].find((one) => one.checkVisibility());
+}
+
+/** Fetch a dictation's sound once it is wanted. */
+async function fill(audio) {
+  if (!audio?.dataset.shelf || "asked" in audio.dataset) return;
+  audio.dataset.asked = "";
+  try {
+    audio.src = await fetchURL(audio.dataset.shelf, 0);
+  } catch (error) {
+    if (playing?.audio === audio) stop();
+    const said = document.createElement("p");
+    Object.assign(said, { className: "mf-problem", role: "alert", lang: "en", textContent: error.message });
+    audio.replaceWith(said);
+  }
+}
+
+/** Play a span of a recording, or stop it where it is playing. */
 function play(element) {
-  const again = playing?.span === element.dataset.play;
+  const again = plays(element);
   stop();
   if (again) return;
   const [start, end] = element.dataset.play.split(" ").map(Number);
-  const audio = [...document.querySelectorAll("#voice audio, #voice-map audio")]
-    .find((one) => one.checkVisibility());
+  const audio = playerOf(element);
   if (!audio) return;
-  const own = { audio, start, end, span: element.dataset.play, begun: false };
+  fill(audio);
+  const { play: span, sound } = element.dataset;
+  const own = { audio, start, end, span, sound, begun: false };
   playing = own;
   press(true);
   audio.addEventListener("timeupdate", watch); // a hidden page gets no animation frames
@@ -138,11 +167,31 @@ function stop() {
 
 function press(on) {
   for (const element of document.querySelectorAll("[data-play]")) {
-    element.setAttribute("aria-pressed", String(on && element.dataset.play === playing.span));
+    element.setAttribute("aria-pressed", String(on && plays(element)));
   }
 }
 
+document.addEventListener("toggle", ({ target }) => {
+  if (target.matches(".mf-dictated[open]")) fill(target.querySelector("audio"));
+}, true); // it does not bubble
+
 // Hands and keys ------------------------------------------------------------------------------
+
+/** Let Tab stop at one word of a dictation alone; arrows go on from there. */
+function stopTabAt(word) {
+  for (const other of word.parentElement.children) other.tabIndex = other === word ? 0 : -1;
+}
+
+/** Go to another word by its key. */
+function goOn(event) {
+  const word = event.target;
+  const words = [...word.parentElement.children];
+  const at = words.indexOf(word);
+  const steps = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: words.length - 1 };
+  if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
+  words[steps[event.key]]?.focus();
+  event.preventDefault();
+}
 
 document.addEventListener("click", (event) => {
   const target = event.target.closest?.("[data-play], [data-show], a[data-evidence]");
@@ -158,6 +207,7 @@ document.addEventListener("keydown", (event) => {
     shown = null;
     mark(null);
   }
+  if (event.target.matches?.(SPOKEN)) goOn(event);
   // A button of the drawing has no click of its own by key.
   if (event.target.matches?.("rect[data-play]") && [" ", "Enter"].includes(event.key)) {
     play(event.target);
