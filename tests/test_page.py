@@ -104,9 +104,9 @@ def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor)
     data = "INDICATION: fièvre\r\nHISTORY: toux".encode("cp1252")
     desk = lay_out(ENGLISH, Study(note=data), SETTINGS, Shelves())
     typed = desk.note_text.replace("\r\n", "\n")  # what a text box makes of it
-    assert edit_note(desk, typed).study.note == data
-    assert edit_note(desk, typed + "!").study.note == (typed + "!").encode()
-    assert edit_note(desk, " ").study.note is None
+    assert edit_note(desk, typed, "").study.note == data
+    assert edit_note(desk, typed + "!", "").study.note == (typed + "!").encode()
+    assert edit_note(desk, " ", "").study.note is None
 
 
 def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:

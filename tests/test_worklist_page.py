@@ -54,10 +54,12 @@ class CountingPredictor(Predictor):
     """Counts the studies that it answers, and may be slow."""
 
     asked = 0
+    last: Study | None = None
     delay_s = 0.0
 
     def predict(self, studies: Sequence[Study]) -> list[Prediction]:
         self.asked += len(studies)
+        self.last = studies[-1]
         time.sleep(self.delay_s)
         return super().predict(studies)
 
@@ -298,6 +300,43 @@ def test_a_note_that_is_left_by_opening_a_study_does_not_follow_it_there(
         expect(note).to_have_value(f"FINDINGS: {text}")
         expect(page.locator("#note")).not_to_contain_text("and more")
         note.press_sequentially(" and more")
+
+
+def test_a_note_in_the_browser_is_none_of_a_study_that_has_not_arrived_there(
+    page: Page, predictor: CountingPredictor
+) -> None:
+    """Who presses Predict before the study that they opened is shown sends the last one's note."""
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: hoarse")
+    page.get_by_label("Note", exact=True).press_sequentially(" and more")
+    # What the server gives back is held up, and what is asked is let through.
+    page.evaluate(
+        """() => {
+            const send = window.fetch;
+            window.held = [];
+            window.fetch = async (...asked) => {
+                const answer = await send(...asked);
+                if (window.held) await new Promise((go) => window.held?.push(go) ?? go());
+                return answer;
+            };
+        }"""
+    )
+    asked = predictor.asked
+    page.locator(f"{LIST} .mf-row", has_text="Cedar").click()
+    page.wait_for_timeout(1000)
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: hoarse and more")
+    page.get_by_role("button", name="Predict", exact=True).click()
+    page.wait_for_timeout(1000)
+    page.evaluate(
+        "() => { const held = window.held; window.held = null; held.forEach((go) => go()); }"
+    )
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: fever")
+    expect(page.locator("#note")).to_contain_text("fever")
+    expect(page.locator("#note")).not_to_contain_text("hoarse")
+    assert predictor.asked == asked + 1
+    assert predictor.last is not None
+    assert predictor.last.note == b"FINDINGS: fever"
 
 
 def test_ten_thousand_rows_are_a_few_in_the_page(
@@ -596,7 +635,9 @@ def test_nothing_is_explained_before_the_answer(predictor: Predictor) -> None:
         practice = Practice(read_first=read_first)
         with gradio.Blocks():
             room = Room(explainer, (), Shelves(), practice, lay_parts(explainer, (), practice))
-        steps = explain(room, NOTE.decode(), desk, Changes(), target, "gradients", None, False)
+        steps = explain(
+            room, NOTE.decode(), desk.form, desk, Changes(), target, "gradients", None, False
+        )
         if read_first:
             with pytest.raises(InputError, match="comes after the answer"):
                 list(steps)

@@ -76,9 +76,11 @@ def answer_study(
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
-def predict(room: Room, changed: Callable[[], bool], text: str, desk: Desk, reader: str) -> Shown:
+def predict(
+    room: Room, changed: Callable[[], bool], text: str, laid: str, desk: Desk, reader: str
+) -> Shown:
     """Answer the study, or ask for the reader's impression where that comes first."""
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     if not room.practice.read_first:
         return answer_study(room, changed, desk, begin_reading(desk, reader), reader)
     room.predictor.prepare([desk.study])  # what cannot be read needs no impression
@@ -98,12 +100,13 @@ def keep_impression(
     changed: Callable[[], bool],
     said: str,
     text: str,
+    laid: str,
     desk: Desk,
     words: str,
     reader: str,
 ) -> Shown:
     """Keep the reader's impression and answer the study."""
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     findings = reading_panel.read_findings(room.questions, said)
     step = begin_reading(desk, reader)
     step = reading.give_impression(step, desk.study, findings, words, reader)
@@ -114,6 +117,7 @@ def decide(
     room: Room,
     decision: Decision,
     text: str,
+    laid: str,
     desk: Desk,
     step: ReadingStep | None,
     wording: str,
@@ -121,7 +125,7 @@ def decide(
     reader: str,
 ) -> Shown:
     """Keep what the reader decides on the answer."""
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     if desk.answer is None or step is None:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
@@ -138,12 +142,12 @@ def decide(
     }
 
 
-def find_reaches(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
+def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
     """Find over what the missing parts could move the answer."""
     import gradio as gr
 
     changed = changes.since()
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     if desk.answer is None:
         return {room.parts.reach: gr.skip()}
     others = room.explainer.read_others()
@@ -153,9 +157,9 @@ def find_reaches(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
     return {room.parts.states.reaches: Reaches(desk.answer, found)}
 
 
-def show_found(room: Room, text: str, desk: Desk, reaches: Reaches) -> Shown:
+def show_found(room: Room, text: str, laid: str, desk: Desk, reaches: Reaches) -> Shown:
     """Show what was found, unless the note is another by now."""
-    return {room.parts.reach: show_reaches(edit_note(desk, text), reaches)}
+    return {room.parts.reach: show_reaches(edit_note(desk, text, laid), reaches)}
 
 
 def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
@@ -164,13 +168,13 @@ def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
     By itself, and of the desk as it is then: an explanation may have withheld something since.
     """
     states, reach = room.parts.states, room.parts.reach
-    given = [room.parts.given.note, states.desk, states.reaches]
+    given = [*room.parts.given.typed, states.desk, states.reaches]
     event.then(partial(show_found, room), given, reach, **UNQUEUED)
 
 
 def connect_answering(room: Room) -> None:
     """Connect what asks for an answer, and what is done with it."""
-    parts, note, states = room.parts, room.parts.given.note, room.parts.states
+    parts, typed, states = room.parts, room.parts.given.typed, room.parts.states
     impression, verdict = parts.impression, parts.verdict
     answered = [
         states.desk,
@@ -189,7 +193,7 @@ def connect_answering(room: Room) -> None:
 
     parts.given.ask.click(
         naming(answering(tell(room, predict))),
-        [states.changes, note, states.desk],
+        [states.changes, *typed, states.desk],
         answered,
         concurrency_limit=2,
         **QUIET,
@@ -197,7 +201,7 @@ def connect_answering(room: Room) -> None:
     tell_impression = tell_in(impression.place, refuse_reading)
     impression.keep.click(
         naming(answering(tell_impression(partial(keep_impression, room)))),
-        [states.changes, impression.keep, note, states.desk, impression.text],
+        [states.changes, impression.keep, *typed, states.desk, impression.text],
         answered,
         js=reading_panel.TAKE_SAID,
         concurrency_limit=2,
@@ -207,7 +211,7 @@ def connect_answering(room: Room) -> None:
     for decision, button in verdict.buttons.items():
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
-            [note, states.desk, states.read, *verdict.given],
+            [*typed, states.desk, states.read, *verdict.given],
             [states.read, verdict.place, parts.worklist.place, states.report, parts.report.place],
             **UNQUEUED,
         )
@@ -217,7 +221,7 @@ def connect_answering(room: Room) -> None:
 
     found = parts.report.explore.click(
         tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
-        [states.changes, note, states.desk],
+        [states.changes, *typed, states.desk],
         [states.reaches, parts.reach],
         concurrency_limit=1,
         **QUIET,

@@ -99,9 +99,16 @@ def check_size(images: tuple[bytes, ...]) -> None:
         )
 
 
-def edit_note(desk: Desk, text: str) -> Desk:
-    """Take the text box's content as the note, unless it is what was put there."""
-    if _lines(text) == _lines(desk.note_text):
+def edit_note(desk: Desk, text: str, laid: str) -> Desk:
+    """Take the text box's content as the note, unless it is what was put there.
+
+    Args:
+        desk: What the server has laid out.
+        text: In the browser's text box.
+        laid: The form of the study that the browser shows: where another was opened and has not
+            arrived there, the text is of the one before and is no note of this one.
+    """
+    if laid != desk.form or _lines(text) == _lines(desk.note_text):
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
@@ -124,7 +131,7 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves:
 
     said = transcribe(recording, settings.limits)
     dictated = shelve_dictation(recording, said, settings.limits, shelves)
-    return replace(edit_note(desk, said.text), dictated=dictated)
+    return replace(edit_note(desk, said.text, desk.form), dictated=dictated)
 
 
 def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: Shelves) -> Desk:

@@ -43,6 +43,7 @@ def show_explanation(room: Room, desk: Desk) -> Shown:
 def explain(
     room: Room,
     text: str,
+    laid: str,
     desk: Desk,
     changes: Changes,
     target: str,
@@ -53,7 +54,7 @@ def explain(
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
     parts = room.parts
     changed = changes.since()
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     if room.practice.read_first and desk.answer is None:
         raise InputError("an explanation comes after the answer; press Predict first")
     language = desk.language
@@ -103,7 +104,7 @@ def connect_explaining(room: Room) -> None:
     tell_steps = tell_steps_in(controls.summary, refuse_explanation, parts.maps.places)
     ended = controls.ask.click(
         tell_steps(partial(explain, room)),
-        [parts.given.note, states.desk, states.changes, *controls.choices],
+        [*parts.given.typed, states.desk, states.changes, *controls.choices],
         [
             states.desk,
             parts.answer,

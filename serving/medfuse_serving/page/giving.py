@@ -60,6 +60,7 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     shown: Shown = {
         parts.states.desk: desk,
         parts.given.note: desk.note_text,
+        parts.given.laid: desk.form,
         evidence.image: show_image(desk),
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
@@ -83,23 +84,23 @@ def clear_all(room: Room, desk: Desk) -> Shown:
     )
 
 
-def open_example(room: Room, index: int | None, desk: Desk, text: str) -> Shown:
+def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str) -> Shown:
     """Open an example."""
     if index is None:
         return show_study(room, Desk(desk.language)) | clear_prior(room)
-    if index == edit_note(desk, text).opened:  # Gradio tells of one choice twice
+    if index == edit_note(desk, text, laid).opened:  # Gradio tells of one choice twice
         return {room.parts.states.desk: desk}
     study = read_study(room.examples[index], room.settings.limits)
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
 
 
-def open_listed(room: Room, study_id: str, desk: Desk, text: str, reader: str) -> Shown:
+def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, reader: str) -> Shown:
     """Open a study of the worklist."""
     store = room.practice.store
     assert store is not None
     _, study = store.get(study_id)
-    given = edit_note(desk, text).study  # a note that was left by this very click
+    given = edit_note(desk, text, laid).study  # a note that was left by this very click
     if desk.row is not None and desk.row.id == study_id and given == study:
         return {room.parts.states.desk: desk}  # as it was, with its answer
     opened = lay_out(desk.language, study, room.settings, room.shelves)
@@ -108,11 +109,13 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, reader: str) -
     return shown | {room.parts.given.example: None} | clear_prior(room)
 
 
-def add_images(room: Room, paths: list[str], desk: Desk, text: str, prior: Prior) -> Shown:
+def add_images(
+    room: Room, paths: list[str], desk: Desk, text: str, laid: str, prior: Prior
+) -> Shown:
     """Add images to the study."""
     added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
     images = desk.study.images + added
-    desk = lay_images(edit_note(desk, text), images, room.settings, room.shelves)
+    desk = lay_images(edit_note(desk, text, laid), images, room.settings, room.shelves)
     beside = show_prior_of(desk, prior, room.settings)
     parts = room.parts
     return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
@@ -150,12 +153,12 @@ def add_dictation(room: Room, changed: Callable[[], bool], path: str, desk: Desk
     return show_study(room, desk)
 
 
-def add_voice(room: Room, path: str | None, desk: Desk, text: str) -> Shown:
+def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) -> Shown:
     """Take a recording as the study's."""
     if path is None:
         return {room.parts.states.desk: desk}
     data = take_up(path, room.settings.limits.file_bytes)
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     desk = replace(desk, study=replace(desk.study, voice=data))
     given = room.parts.given
     return show_study(room, desk) | {given.voice: None, given.microphone: None}
@@ -172,12 +175,12 @@ def retype(room: Room, desk: Desk) -> Shown:
     return cleared | explanation_panel.clear(parts.controls, parts.maps)
 
 
-def retype_note(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
+def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
     """Take up the note once it is typed, unless what ended that opened another study."""
     import gradio as gr
 
     parts, changed = room.parts, changes.since()
-    edited = edit_note(desk, text)
+    edited = edit_note(desk, text, laid)
     if edited is desk:  # left without a change: an explanation stays
         return {parts.evidence.note: gr.skip()}
     shown: Shown = {
@@ -192,23 +195,23 @@ def retype_note(room: Room, changes: Changes, text: str, desk: Desk) -> Shown:
 def connect_giving(room: Room) -> None:
     """Connect what opens, gives and takes away a study or a part of it."""
     parts, given, states = room.parts, room.parts.given, room.parts.states
-    changes, desk, note = states.changes, states.desk, given.note
+    changes, desk = states.changes, states.desk
     given.example.input(
         changing(tell(room, open_example)),
-        [changes, given.example, desk, note],
+        [changes, given.example, desk, *given.typed],
         [*parts.study, *parts.prior],
         **QUIET,
     )
     parts.worklist.opening.click(
         naming(changing(tell(room, open_listed))),
-        [changes, parts.worklist.opening, desk, note],
+        [changes, parts.worklist.opening, desk, *given.typed],
         [*parts.study, *parts.prior, given.example],
         js=TAKE_WANTED,
         **UNQUEUED,
     )
     given.images.upload(
         changing(tell(room, add_images)),
-        [changes, given.images, desk, note, states.prior],
+        [changes, given.images, desk, *given.typed, states.prior],
         [*parts.study, given.images, parts.evidence.prior],
         **QUIET,
     )
@@ -226,7 +229,7 @@ def connect_giving(room: Room) -> None:
     for recording, begins in ((voice, voice.upload), (microphone, microphone.stop_recording)):
         begins(
             changing(tell(room, add_voice)),
-            [changes, recording, desk, note],
+            [changes, recording, desk, *given.typed],
             [*parts.study, voice, microphone],
             **QUIET,
         )
@@ -273,7 +276,7 @@ def _connect_note(room: Room) -> None:
     )
     note.blur(
         tell(room, retype_note),
-        [parts.states.changes, note, desk],
+        [parts.states.changes, *parts.given.typed, desk],
         [desk, parts.evidence.note, *parts.asked, *parts.explained],
         **UNQUEUED,
     )

@@ -55,19 +55,29 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Where a study is opened or its parts are given."""
+    """Where a study is opened or its parts are given.
+
+    ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
+    that is sent with it is known to be that study's.
+    """
 
     example: "gradio.Dropdown"
     images: "gradio.File"
     prior_images: "gradio.File"
     clear_prior: "gradio.Button"
     note: "gradio.Textbox"
+    laid: "gradio.Textbox"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
     voice: "gradio.File"
     microphone: "gradio.Audio"
     clear: "gradio.Button"
     ask: "gradio.Button"
+
+    @property
+    def typed(self) -> "list[gradio.Textbox]":
+        """The note as it stands in the browser, and of which study it is."""
+        return [self.note, self.laid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class Parts:
         evidence = self.evidence
         return [
             self.states.desk,
-            self.given.note,
+            *self.given.typed,
             evidence.image,
             evidence.note,
             evidence.voice,
@@ -229,6 +239,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(clear_prior, message("Remove the prior images"))
     note = gr.Textbox(lines=5, max_lines=12)
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
+    laid = gr.Textbox(visible="hidden")
     with gr.Row():
         note_file = gr.UploadButton(size="sm", file_count="single")
         labels.put(note_file, message("Open a note file"))
@@ -248,6 +259,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         prior_images,
         clear_prior,
         note,
+        laid,
         note_file,
         dictation,
         voice,

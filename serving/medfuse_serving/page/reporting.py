@@ -45,14 +45,14 @@ def link_report(language: Language, report: Shelf) -> str:
 
 
 def write_report(
-    room: Room, changes: Changes, text: str, desk: Desk, step: ReadingStep | None
+    room: Room, changes: Changes, text: str, laid: str, desk: Desk, step: ReadingStep | None
 ) -> Shown:
     """Write the report and offer it for download, unless the study has changed meanwhile."""
     import gradio as gr
 
     report = room.parts.report
     changed = changes.since()
-    desk = edit_note(desk, text)
+    desk = edit_note(desk, text, laid)
     if desk.answer is None:
         raise InputError("there is no answer to report; press Predict first")
     shelf = shelve_report(desk, step, room.predictor, room.shelves)
@@ -69,7 +69,7 @@ def connect_reporting(room: Room) -> None:
     report, states = room.parts.report, room.parts.states
     report.write.click(
         tell_in(report.place, refuse)(partial(write_report, room)),
-        [states.changes, room.parts.given.note, states.desk, states.read],
+        [states.changes, *room.parts.given.typed, states.desk, states.read],
         [states.report, report.place],
         concurrency_limit=1,
         **QUIET,

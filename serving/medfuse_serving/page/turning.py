@@ -31,6 +31,7 @@ def turn(
     room: Room,
     code: str,
     text: str,
+    laid: str,
     desk: Desk,
     step: ReadingStep | None,
     prior: Prior,
@@ -43,7 +44,7 @@ def turn(
     language = find_language(code)
     if language.code == desk.language.code:  # told at every load, and of a choice twice
         return {evidence.note: gr.skip()}
-    desk = turn_to(edit_note(desk, text), language, room.settings, room.shelves)
+    desk = turn_to(edit_note(desk, text, laid), language, room.settings, room.shelves)
     prior = turn_prior(prior, language, room.settings, room.shelves)
     shown: Shown = {
         parts.states.desk: desk,
@@ -74,7 +75,7 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
         [
             states.changes,
             switch,
-            parts.given.note,
+            *parts.given.typed,
             states.desk,
             states.read,
             states.prior,
