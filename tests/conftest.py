@@ -32,6 +32,31 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
 
 
 @pytest.fixture(scope="session")
+def least_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that is exported in seconds, with every part of the design; do not change it."""
+
+    def make(folder: Path) -> None:
+        from tests.tiny import make_least_checkpoint
+
+        make_least_checkpoint(folder)
+
+    return _once(tmp_path_factory, "least", make)
+
+
+@pytest.fixture(scope="session")
+def least_bundle(tmp_path_factory: pytest.TempPathFactory, least_checkpoint: Path) -> Path:
+    """The bundle exported from `least_checkpoint`, which explains quickly; do not change it."""
+
+    def make(folder: Path) -> None:
+        from medfuse_export.export import ExportOptions, export_bundle
+
+        options = ExportOptions(certify=7)
+        export_bundle(least_checkpoint, folder, lambda step, done: None, options=options)
+
+    return _once(tmp_path_factory, "least-bundle", make)
+
+
+@pytest.fixture(scope="session")
 def hand_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose graph is written by hand and answers at once; do not change it."""
     from tests.hand_bundle import make_bundle

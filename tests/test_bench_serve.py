@@ -25,11 +25,11 @@ def test_a_film_is_enlarged_to_what_was_asked_for_with_its_own_pixels() -> None:
     assert (repeated == large[::times, ::times][:rows, :columns]).all()
 
 
-def test_each_wait_is_timed_and_written_down(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_each_wait_is_timed_and_written_down(least_bundle: Path, tmp_path: Path) -> None:
     app, out = Typer(), tmp_path / "bench.json"
     app.command()(bench_serve)
     done = CliRunner().invoke(
-        app, [str(tiny_bundle), "--side", "512", "--rounds", "2", "--json", str(out)]
+        app, [str(least_bundle), "--side", "512", "--rounds", "2", "--json", str(out)]
     )
     assert done.exit_code == 0, done.output
     report = ServeReport.model_validate_json(out.read_text())

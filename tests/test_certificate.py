@@ -20,6 +20,7 @@ from medfuse.bundle import (
     BACKGROUND,
     EXPLAIN_GRAPH,
     EXPLAINING,
+    GRAPH,
     TIE,
     WEIGHTS,
     Bundle,
@@ -32,6 +33,7 @@ from medfuse.data.prepare import collate, prepare
 from medfuse.errors import BundleError, ExportError
 from medfuse.explain.reference import reference_attribute
 from medfuse.explain.torch_network import TorchNetwork
+from medfuse.models.fusion import FUSIONS
 from medfuse.models.image import IMAGE_NETWORKS
 from medfuse.models.note import NOTE_NETWORKS
 from medfuse.models.settings import ModelSettings
@@ -39,6 +41,7 @@ from medfuse.models.voice import VOICE_NETWORKS
 from medfuse.models.voice.speaker import NEEDED
 from medfuse.runtime import (
     OnnxNetwork,
+    load_graph,
     load_weights,
     open_network,
     read_weights,
@@ -50,9 +53,12 @@ from medfuse.training.checkpoint import Checkpoint, load_checkpoint
 from medfuse.types import MODALITIES, SUBSETS, Modality, Prepared, subset_name
 from medfuse_export.certify import certify, check_certificate, count_studies
 from medfuse_export.graph import export_graphs, input_specs, output_specs
+from medfuse_export.parity import TOLERANCE, check_parity, measure_parity
 from medfuse_serving.commands import verify
 from medfuse_serving.explainer import check_explanations
 from medfuse_serving.predictor import Predictor
+from tests import small_model
+from tests.small_model import build_small_model
 from tests.tiny import PREPARE, TASKS, make_checkpoint
 
 
@@ -322,9 +328,14 @@ def test_a_network_with_shuffled_weights_answers_otherwise_and_keeps_each_tensor
 
 PARTS: tuple[dict[str, object], ...] = (
     {"image": "repvgg_a0", "freeze_image": False, "shared_space": 0, "generate_missing": True},
-    {"image": "efficientnet_lite0_stage4", "note": "lstm"},
-    {"image": "densenet121", "freeze_image": False, "voice": "transformer"},
-    {"image": "vit_tiny", "freeze_image": False, "voice": "speaker"},
+    {
+        "image": "efficientnet_lite0_stage4",
+        "note": "lstm",
+        "voice": "speaker",
+        "fusion": "cross_attention",
+    },
+    {"image": "densenet121", "freeze_image": False},
+    {"image": "vit_tiny", "freeze_image": False, "voice": "transformer"},
 )
 """What else a model can be made of: the usual parts are in every other test, the fusions in
 `tests/test_fusion_export.py`."""
@@ -343,7 +354,7 @@ def test_every_encoder_that_is_offered_is_tested() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_every_other_part_is_differentiated_as_torch_does(
+def test_every_other_part_answers_at_every_size_and_is_differentiated_as_torch_does(
     tmp_path: Path, parts: dict[str, object]
 ) -> None:
     settings = PREPARE
@@ -357,7 +368,10 @@ def test_every_other_part_is_differentiated_as_torch_does(
     targets = [target for task in TASKS for target in task.targets]
     weights = read_weights(graphs.weights)
     network = OnnxNetwork(graphs.answer, graphs.explain, weights, graphs.embedding, targets)
-    assert_alike(network, loaded, make_pool(loaded))
+    pool = make_pool(loaded)
+    assert_alike(network, loaded, pool)
+    session = load_graph(GRAPH, graphs.predict, weights, "cpu")
+    check_parity(measure_parity(session, model, settings, pool[:2], TOLERANCE, lambda done: None))
 
 
 class Odd(torch.nn.Module):
@@ -374,10 +388,8 @@ class Odd(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_a_model_whose_backward_cannot_be_written_is_refused_by_the_operators_name(
-    tiny_checkpoint: Path,
-) -> None:
-    model = load_checkpoint(tiny_checkpoint).model.requires_grad_(False)
+def test_a_model_whose_backward_cannot_be_written_is_refused_by_the_operators_name() -> None:
+    model = build_small_model({"gated": FUSIONS["gated"]}).requires_grad_(False)
     model.heads[0] = Odd(model.heads[0])
     with pytest.raises(ExportError, match="gradient of the operator Sin is not known"):
-        export_graphs(model, input_specs(PREPARE), output_specs(model))
+        export_graphs(model, input_specs(small_model.PREPARE), output_specs(model))

@@ -55,24 +55,26 @@ def test_films_that_bear_the_same_mark_or_frame_are_no_copies() -> None:
     cohort = settings.cohort.model_copy(update={"table": table})
     rows = read_cohort(cohort, settings.tasks).rows[:150]
 
-    def find(draw: Callable[[ImageDraw.ImageDraw, int, int], None]) -> list[tuple[int, int]]:
-        facts = []
-        for row in rows:
-            file = io.BytesIO()
-            with Image.open(row.images[0]) as picture:
-                marked = picture.convert("L")
-            draw(ImageDraw.Draw(marked), *marked.size)
-            marked.save(file, "PNG")
-            read = read_image_facts([file.getvalue()], settings.prepare.image, Limits())
-            facts.append(StudyFacts(image=read))
-        return find_same_images(make_examined(rows, facts))
-
-    plain = find(lambda *_: None)
-    assert find(lambda d, w, h: d.rectangle((0, 0, w - 1, h - 1), outline=255, width=6)) == plain
-    assert find(lambda d, w, h: d.rectangle((20, 20, 20 + w // 5, 40), fill=255)) == plain
-    assert (
-        find(lambda d, w, h: d.text((20, 20), "PORTABLE AP", fill=255, font_size=w // 12)) == plain
+    drawings: tuple[Callable[[ImageDraw.ImageDraw, int, int], object], ...] = (
+        lambda *_: None,
+        lambda d, w, h: d.rectangle((0, 0, w - 1, h - 1), outline=255, width=6),
+        lambda d, w, h: d.rectangle((20, 20, 20 + w // 5, 40), fill=255),
+        lambda d, w, h: d.text((20, 20), "PORTABLE AP", fill=255, font_size=w // 12),
     )
+    facts: list[list[StudyFacts]] = [[] for _ in drawings]
+    for row in rows:
+        with Image.open(row.images[0]) as picture:
+            film = picture.convert("L")
+        for draw, own in zip(drawings, facts, strict=True):
+            marked, file = film.copy(), io.BytesIO()
+            draw(ImageDraw.Draw(marked), *marked.size)
+            marked.save(file, "PNG", compress_level=0)
+            read = read_image_facts([file.getvalue()], settings.prepare.image, Limits())
+            own.append(StudyFacts(image=read))
+    plain, framed, barred, worded = (find_same_images(make_examined(rows, own)) for own in facts)
+    assert framed == plain
+    assert barred == plain
+    assert worded == plain
 
 
 def test_the_sampling_rate_of_bronchitis_lung_sounds_is_found() -> None:

@@ -35,6 +35,17 @@ from medfuse.trust.measure import read_bayes
 from medfuse.types import MODALITIES, SUBSETS, subset_name
 from tests.tiny_run import add_sentences, write_config
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from medfuse.training.command import train
+
+config, *outs = map(Path, sys.argv[1:])
+for out in outs:
+    train(config, out, resume=out.exists())
+"""
+"""Trains into one folder after another, and goes on with a run that is there."""
+
 
 @pytest.fixture(scope="module")
 def run(
@@ -209,18 +220,17 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     # Every objective that draws, or learns something of its own that the checkpoint leaves behind.
     names = ("contrastive", "masked", "generation", "adversarial", "findings_text")
     more = "".join(f"[objectives.{name}]\n" for name in names) + "[augment]\nvoice = true\n"
-    config = write_config(tmp_path, small_cohort, tiny_bert, epochs=6, more=more)
+    config = write_config(tmp_path, small_cohort, tiny_bert, epochs=4, more=more)
     parts = "[model]\nshared_space = 8\ngenerate_missing = true\nfindings_text = true\n"
     text = config.read_text().replace("[model]\n", parts)
     config.write_text(add_sentences(text, small_cohort))
 
-    def start(out: str, *more: str) -> subprocess.Popen[bytes]:
-        code = "from medfuse.training.command import train; import typer; typer.run(train)"
-        command = [sys.executable, "-c", code, str(config), "--out", str(tmp_path / out), *more]
+    def start(*outs: str) -> subprocess.Popen[bytes]:
+        folders = [str(tmp_path / out) for out in outs]
+        command = [sys.executable, "-c", PROGRAM, str(config), *folders]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
-    assert start("whole").wait(300) == 0
     killed = start("killed")
     last = tmp_path / "killed" / "resume" / "last.ckpt"
     deadline = time.monotonic() + 300
@@ -231,7 +241,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "metrics.json").exists()
-    assert start("killed", "--resume").wait(300) == 0
+    assert start("whole", "killed").wait(300) == 0
 
     whole, resumed = (
         load_file(tmp_path / out / "checkpoint" / "model.safetensors")

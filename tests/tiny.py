@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from medfuse.attribution.background import Background
 from medfuse.config import (
@@ -109,6 +109,18 @@ def make_checkpoint(folder: Path, prepare: PrepareSettings = PREPARE, **parts: o
     return folder
 
 
+def make_least_checkpoint(folder: Path) -> Path:
+    """Write a checkpoint with every part of the design and as few operators as can be.
+
+    Its image network is written to ``<folder>-image``, its note network to ``<folder>-note``.
+    """
+    images = folder.with_name(f"{folder.name}-image")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_vit(images)
+    return make_checkpoint(folder, image=str(images), findings_text=True)
+
+
 def teach(decoder: FindingsDecoder) -> None:
     """Let a decoder say each finding's sentence, whatever the study."""
     encoded = [VOCABULARY.encode(text) for text in SENTENCES]
@@ -146,3 +158,16 @@ def write_bert(folder: Path) -> None:
     text = json.dumps(config.to_dict(), indent=2)
     (folder / "config.json").write_text(text, encoding="utf-8")
     shutil.copyfile(tokenizer_path(ModelSettings()), folder / "tokenizer.json")
+
+
+def write_vit(folder: Path) -> None:
+    """Write a ViT of one narrow layer in a Hugging Face folder."""
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=PREPARE.image.size,
+        patch_size=16,
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)

@@ -73,7 +73,7 @@ def read_voice_facts(data: bytes, settings: VoiceSettings, limits: Limits) -> Vo
         "background_db": measure_background(waveform),
         "duration_s": float(recording.duration_s),
     }
-    numbers |= {f"hum_{hz}_db": measure_hum(waveform, hz) for hz in HUMS}
+    numbers |= {f"hum_{hz}_db": level for hz, level in measure_hums(waveform).items()}
     start = waveform[: round(FINGERPRINT_S * SAMPLE_RATE)]
     return VoiceFacts(stored, numbers, log_mel(start, FINGERPRINT))
 
@@ -108,23 +108,32 @@ def measure_background(waveform: Float32[np.ndarray, " n"]) -> float:
     return 3.0 * round(10 * float(np.log10(max(quietest, 1e-12))) / 3)
 
 
-def measure_hum(waveform: Float32[np.ndarray, " n"], mains_hz: int) -> float:
-    """Measure how far mains hum stands above its neighbourhood, in dB, to the nearest 3 dB.
+def measure_hums(waveform: Float32[np.ndarray, " n"]) -> dict[int, float]:
+    """Measure how far the hum of each of `HUMS` stands above its neighbourhood.
 
-    The smaller of what is measured at the fundamental and at its third harmonic, since a voice may
-    be at one of them.
+    Returns:
+        In dB, to the nearest 3 dB: the smaller of what is measured at the fundamental and at its
+        third harmonic, since a voice may be at one of them.
     """
     spectrum = np.abs(scipy.fft.rfft(waveform * np.hanning(len(waveform)))) ** 2
     hz = np.arange(len(spectrum)) * SAMPLE_RATE / len(waveform)
     width = max(0.5, 2 * SAMPLE_RATE / len(waveform))
-    levels = []
-    for tone in (mains_hz, 3 * mains_hz):
-        away = np.abs(hz - tone)
-        near, beside = spectrum[away <= width], spectrum[(away > 2 * width) & (away <= 10)]
-        if not len(near) or not len(beside):
-            return float("nan")
-        levels.append(10 * np.log10((near.max() + 1e-12) / (np.median(beside) + 1e-12)))
-    return 3.0 * round(float(min(levels)) / 3)
+    found = {}
+    for mains in HUMS:
+        levels = [_stand_out(spectrum, hz, tone, width) for tone in (mains, 3 * mains)]
+        found[mains] = float("nan") if np.isnan(levels).any() else 3.0 * round(min(levels) / 3)
+    return found
+
+
+def _stand_out(
+    spectrum: Float[np.ndarray, " n"], hz: Float[np.ndarray, " n"], tone: int, width: float
+) -> float:
+    """Measure how far a tone stands above its neighbourhood, in dB."""
+    away = np.abs(hz - tone)
+    near, beside = spectrum[away <= width], spectrum[(away > 2 * width) & (away <= 10)]
+    if not len(near) or not len(beside):
+        return float("nan")
+    return float(10 * np.log10((near.max() + 1e-12) / (np.median(beside) + 1e-12)))
 
 
 def _describe(data: bytes) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import io
 import wave
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float64
@@ -297,9 +298,14 @@ def _hum(n: int, rng: np.random.Generator) -> Waveform:
 
 def _band_noise(n: int, low_hz: float, high_hz: float, rng: np.random.Generator) -> Waveform:
     """Draw ``n`` samples of noise in a band, with unit power in the middle and faded ends."""
-    band = butter(2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE, output="sos")
-    noise = sosfilt(band, rng.standard_normal(n))
+    noise = sosfilt(_band_filter(low_hz, high_hz), rng.standard_normal(n))
     return _fade(noise / np.std(noise), 0.05)
+
+
+@cache
+def _band_filter(low_hz: float, high_hz: float) -> Float64[np.ndarray, "sections 6"]:
+    """Design a filter once, since that takes longer than filtering and the bands are few."""
+    return np.asarray(butter(2, (low_hz, high_hz), "bandpass", fs=SAMPLE_RATE, output="sos"))
 
 
 def _fade(waveform: Waveform, duration_s: float) -> Waveform:
