@@ -302,6 +302,38 @@ def test_a_note_that_is_left_by_opening_a_study_does_not_follow_it_there(
         note.press_sequentially(" and more")
 
 
+def test_an_answer_outlasts_the_note_that_was_left_by_asking_for_it(
+    page: Page, predictor: CountingPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show_slowly(desk: Desk, settings: PrepareSettings) -> str:
+        time.sleep(1.5)
+        return show_note(desk, settings)
+
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    note = page.get_by_label("Note", exact=True)
+    expect(note).to_have_value("FINDINGS: hoarse")
+    note.press_sequentially(" and more")
+    # That the note was left is heard of while the answer is under way, and done after it.
+    monkeypatch.setattr("medfuse_serving.page.giving.show_note", show_slowly)
+    monkeypatch.setattr(predictor, "delay_s", 0.7)
+    page.evaluate(
+        """() => {
+            const send = window.fetch;
+            window.fetch = async (address, ...more) => {
+                const left = String(address).includes("/run/");
+                if (left) await new Promise((go) => setTimeout(go, 300));
+                return send(address, ...more);
+            };
+        }"""
+    )
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Make a PDF report").click()
+    expect(page.locator("#report-place a")).to_be_visible()
+    expect(page.locator("#note")).to_contain_text("hoarse and more")
+
+
 def test_a_note_in_the_browser_is_none_of_a_study_that_has_not_arrived_there(
     page: Page, predictor: CountingPredictor
 ) -> None:

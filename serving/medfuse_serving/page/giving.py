@@ -176,20 +176,19 @@ def retype(room: Room, desk: Desk) -> Shown:
 
 
 def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
-    """Take up the note once it is typed, unless what ended that opened another study."""
+    """Show the note once it is typed, unless what ended that opened another study.
+
+    It is not laid on the desk: every handler that needs the note is given it, and what ended the
+    typing may be a click on Predict, whose answer would be lost by a desk from before it.
+    """
     import gradio as gr
 
-    parts, changed = room.parts, changes.since()
+    place, changed = room.parts.evidence.note, changes.since()
     edited = edit_note(desk, text, laid)
-    if edited is desk:  # left without a change: an explanation stays
-        return {parts.evidence.note: gr.skip()}
-    shown: Shown = {
-        parts.states.desk: edited,
-        parts.evidence.note: show_note(edited, room.settings),
-    }
-    if changed():
-        return {parts.evidence.note: gr.skip()}
-    return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
+    if edited is desk:  # left without a change: its map stays
+        return {place: gr.skip()}
+    shown = show_note(edited, room.settings)
+    return {place: gr.skip() if changed() else shown}
 
 
 def connect_giving(room: Room) -> None:
@@ -275,8 +274,8 @@ def _connect_note(room: Room) -> None:
         **(UNSEEN | {"queue": False}),
     )
     note.blur(
-        tell(room, retype_note),
+        partial(retype_note, room),
         [parts.states.changes, *parts.given.typed, desk],
-        [desk, parts.evidence.note, *parts.asked, *parts.explained],
+        parts.evidence.note,
         **UNQUEUED,
     )
