@@ -253,6 +253,8 @@ def test_nobody_else_can_fetch_the_sound_and_it_is_gone_with_the_study(
         page.get_by_label("Note", exact=True).press_sequentially("s")
         page.get_by_label("Note", exact=True).blur()
         expect(page.locator(".mf-dictated")).to_have_count(0)
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
         assert httpx.get(addresses[0]).status_code == 404
         assert httpx.get(addresses[1]).status_code == 200
         other.get_by_role("button", name="Clear all").click()
