@@ -74,6 +74,31 @@ def read_greys(place: Page | Locator) -> np.ndarray:
     return np.frombuffer(greys.encode("latin-1"), np.uint8).reshape(rows, columns).astype(int)
 
 
+def listen(audio: Locator) -> None:
+    """Keep the times at which a player is heard."""
+    audio.evaluate(
+        """audio => {
+            window.heard = [];
+            const keep = () => { if (!audio.paused) heard.push(audio.currentTime); };
+            audio.addEventListener("timeupdate", keep);
+            setInterval(keep, 5);
+        }"""
+    )
+
+
+def assert_played(button: Locator, audio: Locator, start_s: float, end_s: float) -> None:
+    """Wait until a button's span of a player that is listened to is over: it was all of it."""
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    at, paused = audio.evaluate("a => [a.currentTime, a.paused]")
+    assert paused
+    assert abs(at - end_s) < 1e-3
+    heard = audio.evaluate("() => heard.splice(0)")
+    assert len(heard) > 5
+    assert min(heard) >= start_s - 1e-3
+    assert max(heard) <= end_s + 0.15  # a loaded machine's frame
+
+
 def assert_accessible(page: Page, screen: str, fewest: int = 15) -> None:
     """Hold what is on the screen to every rule of WCAG 2.2 A and AA that axe-core tests.
 

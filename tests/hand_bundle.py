@@ -108,6 +108,15 @@ def make_study() -> Study:
     return Study(images=(make_dicom(ramp),), note=NOTE, voice=make_wav())
 
 
+def write_study(folder: Path, study: Study) -> None:
+    """Write a study of one image into a folder of its own, as `find_studies` reads it."""
+    folder.mkdir()
+    (folder / "i.dcm").write_bytes(study.images[0])
+    for name, data in (("n.txt", study.note), ("v.wav", study.voice)):
+        if data is not None:
+            (folder / name).write_bytes(data)
+
+
 def make_tokenizer() -> Tokenizer:
     """Make a tokenizer of whole words."""
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "[UNK]"))

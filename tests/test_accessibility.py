@@ -13,7 +13,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import NOTE, make_study
+from tests.hand_bundle import make_study, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 
@@ -31,11 +31,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(hand_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("examples") / "first"
-    folder.mkdir()
-    study = make_study()
-    (folder / "i.dcm").write_bytes(study.images[0])
-    (folder / "n.txt").write_bytes(NOTE)
-    (folder / "v.wav").write_bytes(study.voice or b"")
+    write_study(folder, make_study())
     network = HandNetwork(MIXED)
     explainer = Explainer(Predictor(hand_bundle), None, network)
     app = mount_page(build_api(explainer), explainer, find_studies(folder.parent))

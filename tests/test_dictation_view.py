@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -31,8 +32,8 @@ from medfuse_serving.page.desk import Desk, edit_note, write_down
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.shelves import Shelves
-from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import NOTE, SETTINGS, make_study, make_wav
+from tests.browser import assert_accessible, assert_played, listen, open_browser, open_page
+from tests.hand_bundle import SETTINGS, make_study, make_wav, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 from tests.test_accessibility import LOOKS
@@ -131,10 +132,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def url(hand_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("examples") / "first"
-    folder.mkdir()
-    study = make_study()
-    (folder / "i.dcm").write_bytes(study.images[0])
-    (folder / "n.txt").write_bytes(NOTE)
+    write_study(folder, replace(make_study(), voice=None))
     explainer = Explainer(Predictor(hand_bundle), None, HandNetwork(MIXED))
     app = mount_page(build_api(explainer), explainer, find_studies(folder.parent))
     with pytest.MonkeyPatch.context() as patch:
@@ -165,38 +163,14 @@ def open_words(page: Page) -> Locator:
     return words
 
 
-def watch(page: Page) -> None:
-    """Keep the times at which the dictation is heard."""
-    page.locator(".mf-dictated audio").evaluate(
-        """audio => {
-            window.heard = [];
-            const keep = () => { if (!audio.paused) heard.push(audio.currentTime); };
-            audio.addEventListener("timeupdate", keep);
-            setInterval(keep, 5);
-        }"""
-    )
-
-
-def expect_played(page: Page, button: Locator, start: float, end: float) -> None:
-    expect(button).to_have_attribute("aria-pressed", "true")
-    expect(button).to_have_attribute("aria-pressed", "false")
-    audio = page.locator(".mf-dictated audio")
-    at, paused = audio.evaluate("a => [a.currentTime, a.paused]")
-    assert paused
-    assert at == pytest.approx(end, abs=1e-3)
-    heard = page.evaluate("heard.splice(0)")
-    assert len(heard) > 5
-    assert min(heard) >= start - 1e-3
-    assert max(heard) <= end + 0.15  # a loaded machine's frame
-
-
 @pytest.mark.parametrize("by", ["pointer", "key"])
 def test_a_word_is_heard_and_no_more(browser: Browser, url: str, by: str) -> None:
     with dictating(browser, url) as page:
         asked: list[str] = []
         page.on("request", lambda r: asked.append(r.url) if "/shelves/" in r.url else None)
         words = open_words(page)
-        watch(page)
+        audio = page.locator(".mf-dictated audio")
+        listen(audio)
         if by == "pointer":
             button = words.get_by_role("button", name="cough")
             button.click()
@@ -208,7 +182,7 @@ def test_a_word_is_heard_and_no_more(browser: Browser, url: str, by: str) -> Non
             button = words.get_by_role("button", name="cough")
             expect(button).to_be_focused()
             page.keyboard.press("Enter")
-        expect_played(page, button, 0.25, 0.85)
+        assert_played(button, audio, 0.25, 0.85)
         last = words.get_by_role("button", name="today")
         if by == "pointer":
             last.click()
@@ -220,7 +194,7 @@ def test_a_word_is_heard_and_no_more(browser: Browser, url: str, by: str) -> Non
             page.keyboard.press("Tab")
             expect(last).to_be_focused()
             page.keyboard.press("Space")
-        expect_played(page, last, 1.55, 2.0)
+        assert_played(last, audio, 1.55, 2.0)
         assert len(asked) == 1  # the sound is fetched once
 
 
@@ -297,11 +271,12 @@ def test_evidence_in_a_dictated_note_plays_its_words(browser: Browser, url: str)
         page.get_by_role("button", name="Explain this answer").click()
         expect(page.locator("#explanation")).to_contain_text("Completeness gap")
         page.get_by_text("The evidence as a table").click()
-        watch(page)
+        audio = page.locator(".mf-dictated audio")
+        listen(audio)
         # Six pieces that say a tenth each make a group, a colon among them; two are left.
         play = page.get_by_role("button", name='Play "chills today"')
         play.press("Enter")
-        expect_played(page, play, 1.25, 2.0)
+        assert_played(play, audio, 1.25, 2.0)
 
 
 def test_a_study_that_changes_meanwhile_is_not_put_back_by_a_dictation(

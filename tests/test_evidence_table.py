@@ -39,7 +39,7 @@ from medfuse_serving.rendering import header_html
 from medfuse_serving.report.words import say_piece
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
-from tests.browser import open_browser, open_page
+from tests.browser import assert_played, listen, open_browser, open_page
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_wav
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
@@ -422,14 +422,8 @@ def test_a_span_is_played_and_no_more(browser: Browser, url: str, view: View, by
     assert (start, end) == pytest.approx((1.8, 2.3), abs=0.05)
     with reading(browser, url) as page:
         page.locator("#overlays input").check()
-        page.locator("#voice-map audio").evaluate(
-            """audio => {
-                window.heard = [];
-                const keep = () => { if (!audio.paused) heard.push(audio.currentTime); };
-                audio.addEventListener("timeupdate", keep);
-                setInterval(keep, 5);
-            }"""
-        )
+        audio = page.locator("#voice-map audio")
+        listen(audio)
         if by == "the span":
             button = page.locator(f"rect[data-evidence='{piece.id}']")
             button.click()
@@ -437,15 +431,7 @@ def test_a_span_is_played_and_no_more(browser: Browser, url: str, view: View, by
             page.locator(".mf-pieces summary").press("Enter")
             button = row_of(page, piece).get_by_role("button", name="Play")
             button.press("Enter")
-        expect(button).to_have_attribute("aria-pressed", "true")
-        expect(button).to_have_attribute("aria-pressed", "false")
-        at, paused = now(page)
-        assert paused
-        assert at == pytest.approx(end, abs=1e-3)
-        heard = page.evaluate("heard")
-        assert len(heard) > 5
-        assert min(heard) >= start - 1e-3
-        assert max(heard) <= end + 0.15  # a loaded machine's frame
+        assert_played(button, audio, start, end)
 
 
 def test_a_second_press_stops_a_span(browser: Browser, url: str, view: View) -> None:

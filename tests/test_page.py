@@ -41,7 +41,7 @@ from medfuse_serving.report.render import make_report
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
 from tests.browser import open_browser, open_page, read_greys
-from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav
+from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 
@@ -155,11 +155,7 @@ def url(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("examples") / "first"
-    folder.mkdir()
-    study = make_study()
-    (folder / "i.dcm").write_bytes(study.images[0])
-    (folder / "n.txt").write_bytes(NOTE)
-    (folder / "v.wav").write_bytes(study.voice or b"")
+    write_study(folder, make_study())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(uploads))
         explainer = Explainer(predictor, None, network)

@@ -123,7 +123,7 @@ def find_same_images(examined: Examined) -> Pairs:
     ]
     # Where all films are much alike, as in one protocol or of phantoms, fewer are looked at again.
     likes = [fit.correlation for *_, fit in compared]
-    typical = float(np.median(likes)) if len(likes) > MANY else 0.6
+    typical = float(np.median(likes)) if len(likes) > MANY else 0.0
     near = max(1 - (1 - typical) * NEAR_GAP, LEAST_NEAR)
     found = {
         (min(owner[i], owner[j]), max(owner[i], owner[j]))

@@ -33,7 +33,7 @@ class Desk:
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
-        form: Of the impression: another for each study, so that none is said of the next.
+        form: Another for each study, so that no impression and no typed note is the next one's.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
         coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
