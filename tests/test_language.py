@@ -21,6 +21,7 @@ from medfuse_serving.answer import (
     describe_promises,
 )
 from medfuse_serving.language import ENGLISH, LANGUAGES, Language, find_language
+from medfuse_serving.refusals import REFUSALS
 from medfuse_serving.sentences import CHECKS, REMARKS, SENTENCES
 
 ROOT = Path(__file__).parent.parent
@@ -173,6 +174,81 @@ def test_no_form_is_of_a_sentence_that_is_no_longer_said() -> None:
     figures = blank(CHECKS[4])
     for form in REMARKS + CHECKS:
         assert blank(form).replace(f"). {figures}", "). {}") in said, form
+
+
+REFUSING = (
+    *sorted((ROOT / "medfuse/data").glob("*.py")),
+    ROOT / "medfuse/dictation/transcribe.py",
+    *sorted((SERVING / "page").glob("*.py")),
+    *(SERVING / f"{name}.py" for name in ("reading", "reading_panel")),
+    *(SERVING / "worklist" / f"{name}.py" for name in ("records", "store")),
+)
+"""The files whose errors can come to the page."""
+
+TYPES = {"InputError", "DicomError", "NoteError", "VoiceError", "LimitError"}
+
+
+def refused_by(path: Path) -> Iterator[str]:
+    """What a file's errors of input say, their values as empty braces."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+            continue
+        text = node.args[0]
+        if isinstance(text, ast.Name) and text.id in named:
+            text = named[text.id]
+        if node.func.id in TYPES and not isinstance(text, ast.Call | ast.Attribute):
+            yield join(text)  # a marked message, here or elsewhere, is in the catalogue by itself
+        elif node.func.id == "refuse_faults":
+            yield join(text) + " ({})"
+
+
+def join(text: ast.expr) -> str:
+    if isinstance(text, ast.BinOp):
+        return join(text.left) + join(text.right)
+    return "".join(map(_form, text.values)) if isinstance(text, ast.JoinedStr) else _form(text)
+
+
+REASONS = "the study has no image, no note and no voice to read"
+ELSEWHERE = ("{}: ", "{} ({})")
+"""How errors of a folder of studies begin, and `refuse_faults` its own: these have no form."""
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_every_refusal_that_comes_to_the_page_is_translated(code: str) -> None:
+    language = find_language(code)
+    refused = {said for path in REFUSING for said in refused_by(path)}
+    assert len(refused) > 100
+    for said in refused:
+        if said.startswith(ELSEWHERE):
+            continue
+        sentence = said.replace(f"{REASONS}{{}}", REASONS).replace("{}", "7")
+        assert language.sentence(sentence) != sentence, said
+
+
+def test_no_form_is_of_a_refusal_that_is_no_longer_said() -> None:
+    refused = {said for path in REFUSING for said in refused_by(path)}
+    parts = {text for path in REFUSING for text in forms(str(path))}
+    for form in REFUSALS:
+        assert blank(form) in refused | parts | {REASONS, f"{REASONS}; {{}}"}, form
+
+
+def test_a_refusal_is_said_in_the_reader_s_language_with_its_reason() -> None:
+    chinese = find_language("zh")
+    assert chinese.sentence("the note is a PDF file; expected plain text") == (
+        "病历是PDF 文件；应为纯文本"
+    )
+    assert chinese.sentence(f"{REASONS}; The recording is silent: never louder than -60 dBFS.") == (
+        "该检查没有可读取的图像、病历或录音；录音无声：响度始终不超过 -60 dBFS。"
+    )
+    assert chinese.sentence(
+        "the recording's DICOM object cannot be read: its waveform is damaged (KeyError)"
+    ) == ("无法读取录音的 DICOM 对象：其波形已损坏（KeyError）")
 
 
 def test_what_an_answer_promises_is_said_in_both_languages() -> None:

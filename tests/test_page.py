@@ -678,8 +678,15 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     choose_brightness(page)
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    drop = page.locator("button", has_text="Drop File Here").first
+    expect(drop).to_have_accessible_name("Click to upload or drop files")
     turn_to_chinese(page)
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    # Gradio's own words, which it says once.
+    expect(page.get_by_role("button", name="点击上传或拖放文件").first).to_contain_text(
+        "将文件拖放到此处"
+    )
+    expect(page.get_by_text("Drop File Here")).to_have_count(0)
     expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
     expect(page.locator("#explanation")).to_contain_text("完备性差距")
     expect(page.locator("#note-map")).to_contain_text("支持与反对的依据")

@@ -56,20 +56,22 @@ class Language:
     def sentence(self, sentence: str) -> str:
         """Say an English sentence that was made elsewhere, as it is where its form is not known.
 
-        Such sentences come with a study's remarks and an explanation's checks, their figures
-        already in them; `medfuse_serving.sentences` has their forms.
+        Such sentences come with a study's remarks, an explanation's checks and errors, their
+        figures already in them; `sentences` and `refusals` in this package have their forms.
         """
+        from medfuse_serving.refusals import REFUSALS
         from medfuse_serving.sentences import SENTENCES
 
         if self.code == SOURCE:
             return sentence
         if sentence in self.translations:
             return self.translations[sentence]
-        for form in SENTENCES:
+        for form in SENTENCES + REFUSALS:
             if form in self.translations and (found := _match(form).fullmatch(sentence)):
                 values = found.groupdict()
                 named = {k: self.name(v) for k, v in values.items() if k in NAMES}
-                return self.translations[form].format(**values | named)
+                told = {k: self.sentence(v) for k, v in values.items() if k in TOLD}
+                return self.translations[form].format(**values | named | told)
         return sentence
 
 
@@ -77,6 +79,9 @@ ENGLISH = Language()
 
 NAMES = frozenset({"modality", "method"})
 """The values of a sentence that are names, and are said in the reader's language too."""
+
+TOLD = frozenset({"advice", "error", "kind", "parts", "reason"})
+"""Those that are sentences or parts of one."""
 
 
 def message(text: str) -> str:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
 from medfuse.data.studies import StudyFiles
+from medfuse_serving import gradio_words
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.page.answering import connect_answering
 from medfuse_serving.page.explaining import connect_explaining
@@ -33,7 +34,7 @@ FORGET_S = 600
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
 
-SCRIPTS = ("viewer", "reader", "worklist", "impression", "evidence", "report")
+SCRIPTS = ("words", "viewer", "reader", "worklist", "impression", "evidence", "report")
 """The page's own modules, in `web`."""
 
 
@@ -65,7 +66,7 @@ def mount_page(
         build_page(explainer, examples, shelves, practice),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
-        head="".join(f'<script type="module" src="web/{name}.js"></script>' for name in SCRIPTS),
+        head=_head_html(),
         theme=gradio.themes.Base(
             primary_hue="blue", neutral_hue="slate", font=system, font_mono=mono
         ).set(
@@ -84,6 +85,11 @@ def mount_page(
         max_file_size=explainer.predictor.bundle.manifest.prepare.limits.file_bytes,
     )
     return mounted
+
+
+def _head_html() -> str:
+    modules = (f'<script type="module" src="web/{name}.js"></script>' for name in SCRIPTS)
+    return "".join((gradio_words.script_html(), *modules))
 
 
 def build_page(

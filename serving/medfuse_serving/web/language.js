@@ -1,5 +1,5 @@
-// The reader's language: kept in this browser, and told to Gradio, whose own words follow the
-// browser's, before it starts.
+// The reader's language: kept in this browser. Gradio, whose own words follow the browser's, is
+// told English before it starts, and `words.js` says them in the reader's.
 
 globalThis.medfuseLanguage = {
   tags: { en: "en", zh: "zh-Hans" },
@@ -36,10 +36,7 @@ globalThis.medfuseLanguage = {
 
 {
   const code = medfuseLanguage.kept();
-  if (code !== null) {
-    medfuseLanguage.use(code);
-    const browser = { en: "en", zh: "zh-CN" }[code];
-    Object.defineProperty(navigator, "language", { get: () => browser });
-    Object.defineProperty(navigator, "languages", { get: () => [browser] });
-  }
+  if (code !== null) medfuseLanguage.use(code);
+  Object.defineProperty(navigator, "language", { get: () => "en" });
+  Object.defineProperty(navigator, "languages", { get: () => ["en"] });
 }
