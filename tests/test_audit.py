@@ -21,7 +21,7 @@ from medfuse.audit.controls import edge_maps, edge_outputs, random_maps
 from medfuse.audit.evaluate import AuditSettings, Model, Score, audit, target_name
 from medfuse.audit.figures import Figure, estimate_mean
 from medfuse.audit.report import ALL, AuditReport, describe, summarise, write_report
-from medfuse.audit.scores import point, share_inside, show
+from medfuse.audit.scores import net_elsewhere, point, share_inside, show
 from medfuse.audit.truth import (
     Evidence,
     exact_outputs,
@@ -107,6 +107,18 @@ def test_a_uniform_map_scores_the_area(inside: list[bool], height: float) -> Non
     shown = (np.full(len(inside), height),)
     assert point(shown, evidence) == pytest.approx(evidence.area)
     assert share_inside(shown, evidence) == pytest.approx(evidence.area)
+
+
+def test_what_cancels_off_the_evidence_is_told_from_what_does_not() -> None:
+    evidence = by_hand([True, False, False, False])
+    assert net_elsewhere((np.array([4.0, 3.0, -2.0, -1.0]),), evidence) == 0.0
+    assert net_elsewhere((np.array([4.0, 3.0, 2.0, 1.0]),), evidence) == pytest.approx(0.6)
+    assert net_elsewhere((np.array([4.0, -3.0, 2.0, -1.0]),), evidence) == pytest.approx(0.2)
+    assert net_elsewhere((np.zeros(4),), evidence) == 0.0
+    parts = replace(by_hand([True, False], [False, False]), weights=(1.0, 3.0))
+    shown = (np.array([1.0, 3.0]), np.array([-2.0, 1.0]))
+    assert net_elsewhere(shown, parts) == 0.0  # 3 and three times -1
+    assert net_elsewhere((np.ones(2), np.ones(2)), parts) == pytest.approx(7 / 8)
 
 
 CASES = [

@@ -20,7 +20,7 @@ from medfuse.attribution.shapley import shapley_interactions, shapley_values, sh
 from medfuse.attribution.subject import Subject, take_up
 from medfuse.attribution.target import Target, parse_target
 from medfuse.audit.controls import edge_maps, edge_outputs, random_maps
-from medfuse.audit.scores import point, share_inside, show
+from medfuse.audit.scores import net_elsewhere, point, share_inside, show
 from medfuse.audit.truth import Evidence, exact_outputs, locate_evidence, synergistic
 from medfuse.config import PrepareSettings, Settings
 from medfuse.data.prepare import prepare
@@ -299,6 +299,8 @@ def _score_places(
         case.add("share", share_inside(shown, evidence), source, modality.value, method)
         near = share_inside(shown, evidence, near=True)
         case.add("share near", near, source, modality.value, method)
+        net = net_elsewhere(shown, evidence)
+        case.add("net elsewhere", net, source, modality.value, method)
 
 
 def _score_curves(

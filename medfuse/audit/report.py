@@ -19,7 +19,14 @@ from medfuse.types import MODALITIES, Modality
 ALL = "all findings"
 """A line over every finding that has evidence in the modality."""
 
-PLACES = ("pointing", "share", "share near", "insertion less deletion", "random orders beaten")
+PLACES = (
+    "pointing",
+    "share",
+    "share near",
+    "net elsewhere",
+    "insertion less deletion",
+    "random orders beaten",
+)
 """The figures of a map, in the order of the tables."""
 
 JUDGED = ("pointing", "share", "insertion less deletion")

@@ -62,5 +62,19 @@ def share_inside(shown: Shown, evidence: Evidence, *, near: bool = False) -> flo
     return found / total if total else 0.0
 
 
+def net_elsewhere(shown: Shown, evidence: Evidence) -> float:
+    """Say what all that lies off the evidence adds up to, as a share of the map's whole amount.
+
+    0 where what speaks for and against off the evidence cancels, as a network's own roughness
+    does; 1 where all of the map lies there and speaks one way.
+    """
+    net = total = 0.0
+    for values, mask, weight in zip(shown, evidence.inside, evidence.weights, strict=True):
+        amounts = values.astype(np.float64) * weight
+        net += float(amounts[~mask].sum())
+        total += float(np.abs(amounts).sum())
+    return abs(net) / total if total else 0.0
+
+
 def _flatten(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([part.ravel() for part in parts])
