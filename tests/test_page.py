@@ -499,9 +499,9 @@ def test_an_explanation_under_way_ends_when_the_study_changes(
     steady.delay_s = 0.05
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
     page.get_by_label("Note", exact=True).press_sequentially(" more")
-    expect(page.locator("#explanation [role=status]")).to_have_count(0)
+    expect(page.locator("#explanation .mf-progress")).to_have_count(0)
     asked = -1
     while asked != steady.asked:  # until none was asked for a second
         asked = steady.asked
@@ -632,10 +632,12 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     monkeypatch.setattr(steady, "delay_s", 0.05)
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
-    stop.click()
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
+    stop.press("Enter")
     expect_blank(page.locator("#explanation"))
     expect(stop).to_be_hidden()
+    expect(page.locator("#mf-told")).to_contain_text("The explanation was stopped.")
+    expect(page.get_by_role("button", name="Explain this answer")).to_be_focused()
     page.wait_for_timeout(2000)
     stopped = steady.asked
     expect(page.locator("#answer")).to_contain_text("%")
@@ -645,6 +647,56 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     assert stopped - begun < steady.asked - stopped  # and before it was all done
+
+
+def test_what_comes_is_told_once_and_the_focus_goes_to_it(page: Page, steady: HandNetwork) -> None:
+    page.evaluate(
+        """() => {
+            window.heard = [];
+            const live = "[role=status], [role=alert], [aria-live]";
+            new MutationObserver(() => {
+                for (const place of document.querySelectorAll(live)) {
+                    if (place.textContent) heard.push(place.textContent);
+                }
+            }).observe(document, { childList: true, subtree: true, characterData: true });
+        }"""
+    )
+    told = page.locator("#mf-told > p")
+    open_example(page)
+    expect(told).to_have_text(
+        re.compile("^Answer ready. Findings: brightness 54.7 %, wordiness 66.8 %; Loudness: .* dB$")
+    )
+    expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_focused()
+    choose_brightness(page)
+    page.get_by_role("button", name="Explain this answer").press("Enter")
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    expect(page.get_by_role("heading", name="Explanation", exact=True)).to_be_focused()
+    expect(told).to_have_text(["The answer is being explained.", "Explanation ready: brightness."])
+    # Nobody who has gone on is brought back.
+    ask_why(page)
+    reason = page.get_by_label("Reason (needed")
+    reason.press_sequentially("I disagree")
+    expect(told.last).to_have_text("Explanation ready: brightness.")
+    expect(reason).to_be_focused()
+    heard = " ".join(page.evaluate("[...new Set(heard)]")).lower()
+    assert "answer ready" in heard
+    for state in ("complete", "processing", "queue", "loading"):  # Gradio's
+        assert state not in heard
+
+
+def test_an_upload_is_named_by_what_it_takes(page: Page) -> None:
+    for name in ("Images", "Prior images", "Recording"):
+        named = re.compile(rf"^{name} \(.*Click to upload")
+        expect(page.get_by_role("button", name=named)).to_have_count(1)
+    turn_to_chinese(page)
+    names = page.locator("button.upload-container").evaluate_all(
+        "all => all.map(e => document.getElementById(e.ariaLabelledByElements[0].id).textContent)"
+    )
+    assert len(set(names)) == 3
+    for name in names:
+        assert "DICOM" in name
+        assert "mages" not in name
+        assert "Recording" not in name
 
 
 def test_a_coarse_map_does_not_outlast_an_explanation_that_fails(
@@ -766,6 +818,8 @@ def test_a_key_makes_the_report_or_says_that_there_is_no_answer(page: Page) -> N
     page.keyboard.press("Alt+r")
     expect(link).to_be_visible()
     expect(link).to_be_in_viewport()
+    expect(link).to_be_focused()
+    expect(page.locator("#mf-told")).to_contain_text("Report ready.")
     assert page.evaluate("presses") == 1
     turn_to_chinese(page)
     expect(link).to_have_count(0)

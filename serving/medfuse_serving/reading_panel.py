@@ -130,7 +130,7 @@ def wait_html(language: Language) -> str:
     said = escape_text(
         language.text("Read first: the answer is computed once your impression is kept, below.")
     )
-    body = f'<p class="mf-empty mf-read-first" role="status">{said}</p>'
+    body = f'<p class="mf-empty mf-read-first" data-told>{said}</p>'
     return rendering.card_html(language.text("Answer"), body)
 
 
@@ -140,7 +140,7 @@ def decision_html(language: Language, step: ReadingStep | None, *, stored: bool)
         return ""
     said = ""
     if step.decision is not None:
-        said = f'<p role="status"><b>{escape_text(language.text(DECIDED[step.decision]))}</b></p>'
+        said = f"<p data-told><b>{escape_text(language.text(DECIDED[step.decision]))}</b></p>"
     where = ""
     if not stored:
         told = language.text(

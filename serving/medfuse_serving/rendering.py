@@ -41,6 +41,7 @@ WAVE_POINTS = 300
 
 WORDS = {
     "log-out": message("Log out"),
+    "stopped": message("The explanation was stopped."),
     "viewer": message("image viewer"),
     "keys": message(
         "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
@@ -172,7 +173,8 @@ def answer_html(
         meaning = describe_promises(answer.promises, language)
         promises = f'<p class="mf-legend">{escape_text(meaning)}</p>'
     return (
-        f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}">'
+        f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}" '
+        f'data-told="{escape_text(_say_answer(language, answer, referrals))}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
         + ("" if text is None else _text_html(language, text))
@@ -180,6 +182,26 @@ def answer_html(
         + (f'<h4>{about}</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">{model} <code>{answer.model_digest}</code></p></div>'
     )
+
+
+def _say_answer(language: Language, answer: Answer, referrals: Mapping[str, ReferralRecord]) -> str:
+    """Say in a line that the answer has come, and what it is."""
+    said = []
+    for task in answer.tasks:
+        if not task.used:
+            found = [describe_reading(task, answer.used, language)]
+        elif set(list_questions(task)) <= set(referrals):
+            found = [language.text("refer to a human")]
+        elif task.kind is TaskKind.REGRESSION:
+            found = [format_value(task)]
+        else:
+            found = [
+                f"{language.name(name)} {format_probability(p)}"
+                for name, p in task.probabilities.items()
+                if f"{task.name}.{name}" not in referrals
+            ]
+        said.append(f"{title(language, task.name)}: {', '.join(found)}")
+    return language.text("Answer ready. {answer}", answer="; ".join(said))
 
 
 def problem_html(language: Language, problem: str, lead: str = "") -> str:
