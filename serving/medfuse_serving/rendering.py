@@ -24,6 +24,7 @@ from medfuse_serving.answer import (
     SentenceAnswer,
     TaskAnswer,
     TextAnswer,
+    describe_basis,
     describe_judgement,
     describe_promises,
     describe_reading,
@@ -166,8 +167,8 @@ def answer_html(
     model = escape_text(language.text("Model"))
     promises = ""
     if answer.promises is not None:
-        meaning = describe_promises(answer.promises, language)
-        promises = f'<p class="mf-legend">{escape_text(meaning)}</p>'
+        said = (describe_promises(answer.promises, language), describe_basis(answer, language))
+        promises = "".join(f'<p class="mf-legend">{escape_text(s)}</p>' for s in said if s)
     return (
         f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)

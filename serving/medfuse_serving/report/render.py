@@ -12,6 +12,7 @@ from medfuse.overlay import MINUS, NUMBERED, Scale, format_signed
 from medfuse.types import MODALITIES, Modality
 from medfuse_serving.answer import (
     TaskAnswer,
+    describe_basis,
     describe_judgement,
     describe_promises,
     describe_reading,
@@ -113,6 +114,8 @@ def draw_report(data: bytes, *, sealed: bool) -> bytes:
             _draw_task(paper, language, record, task)
         if record.answer.promises is not None:
             paper.paragraph(describe_promises(record.answer.promises, language), SMALL, GREY)
+            if basis := describe_basis(record.answer, language):
+                paper.paragraph(basis, SMALL, GREY)
         _draw_text(paper, language, record)
         _draw_basis(paper, language, record)
         if not record.explanations:
