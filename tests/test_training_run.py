@@ -52,7 +52,8 @@ def run(
     tmp_path_factory: pytest.TempPathFactory, small_cohort: Path, tiny_bert: Path
 ) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("run")
-    settings = read_settings(write_config(folder, small_cohort, tiny_bert), TrainSettings)
+    config = write_config(folder, small_cohort, tiny_bert, more="attack = [1e-6, 0.3]\n")
+    settings = read_settings(config, TrainSettings)
     return folder / "out", train_model(settings, folder / "out")
 
 
@@ -73,6 +74,21 @@ def test_a_run_leaves_checkpoint_figures_plots_and_logs(run: tuple[Path, Report]
     assert sum(bool(row["train_loss"]) for row in logged) == 2
     assert sum(bool(row["validation_loss"]) for row in logged) == 2
     assert list((out / "logs" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_an_attack_makes_answers_worse_the_more_the_further_it_moves(
+    run: tuple[Path, Report],
+) -> None:
+    out, report = run
+    assert list(report.attacked) == ["1e-06", "0.3"]
+    for task in ("findings", "affect"):
+        given, nothing, far = (
+            own.targets[task]["brier"].value or 0.0
+            for own in (report.subsets["as given"], *report.attacked.values())
+        )
+        assert nothing == pytest.approx(given, abs=1e-5)
+        assert far > given + 0.003
+    assert "## Under attack" in (out / "metrics.md").read_text()
 
 
 def test_the_figures_are_those_of_the_checkpoint_asked_about_the_test_files(

@@ -27,6 +27,7 @@ from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, pl
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
 from medfuse.training.report import Report, format_report
+from medfuse.training.robustness import measure_attacks
 from medfuse.training.settings import TrainSettings
 from medfuse.training.text import measure_text
 from medfuse.training.workers import combine
@@ -98,6 +99,8 @@ def train_model(
         return report
 
     report = _measure(settings, cohorts, fits, tests, features.left_out)
+    attacked = measure_attacks(settings, fits, cohorts, [own for _, own in thinned])
+    report = report.model_copy(update={"attacked": attacked})
     seconds = {
         "prepare": prepared - started,
         "fit": fitted - prepared,
