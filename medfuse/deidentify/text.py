@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
+from medfuse.deidentify.ages import find_ages, find_births
 from medfuse.deidentify.dates import DATE, move_date
 from medfuse.deidentify.lists import (
     LARGE_CITY,
@@ -19,9 +20,7 @@ from medfuse.deidentify.lists import (
     surnames,
 )
 from medfuse.deidentify.pseudonyms import Person
-from medfuse.deidentify.settings import OLDEST_AGE, DeidentifySettings
-
-_OLDEST_HUMAN = 125
+from medfuse.deidentify.settings import DeidentifySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +80,6 @@ _LONG = re.compile(r"(?<![\w.,-])\d(?:[ -]?\d){6,}(?![\w]|[.,]\d)")
 _MIXED = re.compile(r"(?<![\w-])(?=[A-Z]*\d)[A-Z]{1,4}-?\d{5,}(?:-\d+)*(?!\w)")
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){5,}(?![\w.]*\d)")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
-
-_AGE = re.compile(
-    r"""(?:(?<![\d.,/])(?P<a>9\d|1[0-2]\d)(?=[\s-]*(?:-?\s*(?:years?|yrs?|jahre?)\b|y/?o\b|[\s-]?jährig))
-    |\b(?:aged?|alter)[\s:]+(?P<b>9\d|1[0-2]\d)\b(?![.,/]\d|\s*%))""",
-    re.VERBOSE | re.IGNORECASE,
-)
 
 _TITLED = re.compile(
     rf"\b(?:Drs?\.?|Doctor|Prof\.?|Professor|Mr\.?|Mrs\.?|Ms\.?|Miss|Herrn?|Frau|Nurse|Sister|Sir|"
@@ -262,6 +255,8 @@ def _find_numbers(text: str, person: Person) -> Iterator[Replaced]:
 
 
 def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iterator[Replaced]:
+    for start, end in find_births(text):
+        yield Replaced(start, end, "date", "[DATE]")
     for match in DATE.finditer(text):
         moved = None
         if settings.dates == "shift":
@@ -270,10 +265,8 @@ def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iter
 
 
 def _find_ages(text: str) -> Iterator[Replaced]:
-    for match in _AGE.finditer(text):
-        group = "a" if match["a"] else "b"
-        if OLDEST_AGE < int(match[group]) <= _OLDEST_HUMAN:
-            yield Replaced(*match.span(group), "age", str(OLDEST_AGE))
+    for start, end, by in find_ages(text):
+        yield Replaced(start, end, "age", by)
 
 
 def _find_names(text: str, person: Person) -> Iterator[Replaced]:
