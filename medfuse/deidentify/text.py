@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
 from medfuse.deidentify.ages import find_ages, find_births
-from medfuse.deidentify.dates import DATE, move_date
+from medfuse.deidentify.dates import DATE, find_days, move_date
 from medfuse.deidentify.lists import (
     LARGE_CITY,
     also_names,
@@ -255,7 +255,7 @@ def _find_numbers(text: str, person: Person) -> Iterator[Replaced]:
 
 
 def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iterator[Replaced]:
-    for start, end in find_births(text):
+    for start, end in chain(find_births(text), find_days(text)):
         yield Replaced(start, end, "date", "[DATE]")
     for match in DATE.finditer(text):
         moved = None
