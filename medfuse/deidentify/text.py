@@ -13,6 +13,7 @@ from medfuse.deidentify.ages import find_ages, find_births
 from medfuse.deidentify.dates import DATE, find_days, move_date
 from medfuse.deidentify.lists import (
     LARGE_CITY,
+    after_title,
     also_names,
     cities,
     common_words,
@@ -21,6 +22,8 @@ from medfuse.deidentify.lists import (
 )
 from medfuse.deidentify.pseudonyms import Person
 from medfuse.deidentify.settings import DeidentifySettings
+
+_MIN_LOUD_LETTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,13 @@ _TITLED = re.compile(
     rf"Mme\.?|M\.)[ \t]+(?:(?:Dr|Prof|med)\.?[ \t]+)*(?P<value>{_NAME}|{_CAPITALS})"
 )
 _TITLED_LOUD = re.compile(rf"\b(?:DR|MR|MRS|PROF|MISS)\.?[ \t]+(?P<value>{_LOUD})")
+# In small letters "mr" is magnetic resonance as well, "ms" a disease or a thousandth of a second.
+_SMALL = r"[a-zß-öø-ÿĀ-ž]{2,}(?:['’-][a-zß-öø-ÿĀ-ž]{2,})*|[od]['’][a-zß-öø-ÿ]{2,}"
+_TITLED_SMALL = re.compile(
+    r"(?<!\d)(?<!\d[ \t])\b(?:(?P<sure>[Dd]rs?\.?|[Mm]rs\.?|[Pp]rof\.?|[Mm]ister)"
+    r"|[Mm]r\.?|[Mm]s\.?|Miss|[Dd]octor|[Pp]rofessor)[ \t]+"
+    rf"{_PARTICLE}*(?P<value>{_SMALL})(?:[ \t]+(?P<more>{_SMALL}))?"
+)
 _NAME_CUE = re.compile(
     rf"""\b(?i:(?:patient(?:'s)?\s+)?name\s*:|patient\s*:|pt\s*:|referr(?:ed|al)\s+(?:by|from)\s*:?
     |referring\s+(?:physician|doctor|md|provider)\s*:?|attending(?:\s+physician)?\s*:|resident\s*:
@@ -105,15 +115,19 @@ _LAST_FIRST = re.compile(
     rf"\b(?P<value>(?P<last>{_WORD}|{_CAPITALS}),[ \t]*(?P<first>{_WORD}|{_CAPITALS}))\b"
 )
 _FIRST_LAST = re.compile(
-    rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*(?P<last>{_WORD}))\b"
+    rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*"
+    rf"(?P<last>{_WORD}|{_CAPITALS}))\b"
 )
+_LOUD_FIRST = re.compile(rf"\b(?P<value>(?P<last>{_CAPITALS})[ \t]+(?P<first>{_WORD}))\b")
+_MORE_NAME = re.compile(rf"[ \t]+(?P<last>{_WORD}|{_CAPITALS})\b")
 _INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
 
-_ALONE = re.compile(r"\b[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]{3,}\b(?!-)")
+_CAP_PART = r"[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]"
+_ALONE = re.compile(rf"\b(?:{_CAP_PART}{{3,}}|{_CAP_PART}+(?:-{_CAP_PART}+)+)\b(?!-)")
 _EPONYM = re.compile(
     r"(?:['’]s)?[ \t-]+(?:disease|syndrome|sign|lines?|catheter|lymphoma|o?esophagus|fracture|test"
     r"|palsy|tumou?r|drain|tube|thyroiditis|nodes?|complex|score|criteria|classification|position"
-    r"|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
+    r"|virus|purpura|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
     re.IGNORECASE,
 )
 
@@ -276,7 +290,14 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
         for match in pattern.finditer(text):
             start, end = _trim(match["value"], match.start("value"))
             if end > start:
-                yield Replaced(start, end, "name", "[NAME]")
+                yield Replaced(start, _end_of_loud(text, end), "name", "[NAME]")
+    for match in _TITLED_SMALL.finditer(text):
+        value, more = match["value"], match["more"] or ""
+        listed = _parts(value) & (surnames() | first_names())
+        if value not in after_title() and (match["sure"] or listed):
+            both = _parts(value) & first_names() and _parts(more) & surnames()
+            last = "more" if both and more not in after_title() | common_words() else "value"
+            yield Replaced(match.start("value"), _before_s(text, match.end(last)), "name", "[NAME]")
     for match in _INITIALLED.finditer(text):
         # One initial may be a unit, as in "37 C. Laboratory".
         known = match["last"].lower() in surnames() or match["value"].count(".") > 1
@@ -286,27 +307,57 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
 
 def _find_bare_names(text: str) -> Iterator[Replaced]:
     """Find names that nothing announces: pairs by the lists, and lone first names."""
-    names, words = first_names(), also_names()
-    for order in (_LAST_FIRST, _FIRST_LAST):
+    words = also_names()
+    for order in (_LAST_FIRST, _FIRST_LAST, _LOUD_FIRST):
         at = 0
         # Each word may begin a name, so the search goes on at the next one.
         while (pair := order.search(text, at)) is not None:
-            first, last = pair["first"].lower(), pair["last"]
-            # "Mark Johnson" is a name and "May Represent" is none.
-            surname = last.lower() in surnames()
-            both = surname and first in surnames() and order is _FIRST_LAST
-            likely = first in names and (surname or first not in words)
-            likely |= both and first not in words
-            if likely and _is_surname(last) and not _EPONYM.match(text, pair.end()):
-                yield Replaced(*pair.span("value"), "name", "[NAME]")
-                at = pair.end()
+            if _is_person(pair) and not _EPONYM.match(text, pair.end()):
+                end = _end_of_name(text, pair)
+                yield Replaced(pair.start("value"), end, "name", "[NAME]")
+                at = end
             else:
                 at = pair.start("first" if order is _FIRST_LAST else "last") + 1
     for match in _ALONE.finditer(text):
-        word = match[0].lower()
-        known = word in names and word not in words
+        known = match[0].lower() not in words and _named_at_an_end(match[0])
         if known and not _EPONYM.match(text, match.end()):
             yield Replaced(*match.span(), "name", "[NAME]")
+            # What is left of "Quimby-Jones" where Quimby is known and gone.
+            yield Replaced(
+                match.end() - len(match[0].split("-")[-1]), match.end(), "name", "[NAME]"
+            )
+
+
+def _is_person(pair: re.Match[str]) -> bool:
+    """Say whether two words are a name: "Mark Johnson" is one and "May Represent" is none."""
+    first, last = pair["first"], pair["last"]
+    named, surname = _parts(first) & first_names(), _parts(last) & surnames()
+    if not _is_surname(last):
+        return False
+    if pair.re is _LOUD_FIRST or (pair.re is _FIRST_LAST and re.fullmatch(_CAPITALS, last)):
+        # Capitals after a name are an abbreviation as well, as in "Jordan CT" and "Mary COPD".
+        if len(last) < _MIN_LOUD_LETTERS:
+            return False
+        unlisted = pair.re is _FIRST_LAST and len(last) > _MIN_LOUD_LETTERS
+        return bool(named and surname) or (unlisted and _named_at_an_end(first))
+    both = surname and _parts(first) & surnames() and pair.re is _FIRST_LAST
+    plain = first.lower() in also_names()
+    return bool(named and surname) or (not plain and bool(named or both))
+
+
+def _end_of_name(text: str, pair: re.Match[str]) -> int:
+    """Say where a name ends whose second word may be a second first name."""
+    end, last = pair.end("value"), pair["last"]
+    while (
+        pair.re is _FIRST_LAST
+        and _parts(last) & first_names()
+        and (more := _MORE_NAME.match(text, end)) is not None
+        and _parts(more["last"]) & surnames()
+        and _is_surname(more["last"])
+        and more["last"].lower() not in also_names()
+    ):
+        end, last = more.end(), more["last"]
+    return end
 
 
 def _known_names(text: str, person: Person) -> Iterator[tuple[int, int]]:
@@ -333,7 +384,34 @@ def _trim(value: str, start: int) -> tuple[int, int]:
     plain = common_words() | _GENERIC
     words = [(m, m[0].strip(",.'’").lower() in plain) for m in re.finditer(r"\S+", value)]
     names = [m for m, _ in takewhile(lambda w: not w[1], dropwhile(lambda w: w[1], words))]
-    return (start + names[0].start(), start + names[-1].end()) if names else (start, start)
+    if not names:
+        return start, start
+    return start + names[0].start(), start + _before_s(value, names[-1].end())
+
+
+def _end_of_loud(text: str, end: int) -> int:
+    """Take along the surname of "Dr. John SMITH", and not what "Mr. Smith COPD" has."""
+    more = _MORE_NAME.match(text, end)
+    loud = more is not None and re.fullmatch(_CAPITALS, more["last"])
+    if not loud or more is None or len(more["last"]) < _MIN_LOUD_LETTERS:
+        return end
+    return more.end() if _parts(more["last"]) & surnames() else end
+
+
+def _before_s(text: str, end: int) -> int:
+    """Step back over the s of "Smith's"."""
+    return end - 2 if re.search(r"\w['’]s$", text[max(0, end - 3) : end]) else end
+
+
+def _parts(word: str) -> set[str]:
+    """Split "Watson-Parker"; each part alone may be in a list."""
+    return set(word.lower().split("-"))
+
+
+def _named_at_an_end(word: str) -> bool:
+    """Say whether a word, or its first or last part, is a first name and nothing else."""
+    first, *_, last = word.lower().split("-") * 2
+    return bool({first, last} & first_names() - also_names())
 
 
 def _is_surname(word: str) -> bool:
