@@ -27,6 +27,12 @@ FORMS = (
     "({}/M)",
     "F/{}",
     "{} F with pain",
+    "Pt is a {} WF with dementia",
+    "She turned {} in spring",
+    "Patient is {}.",
+    "Male, {}, never smoked",
+    "Her mother died at {}",
+    "{}th birthday",
     "{} Jahre alt",
     "eine {}-jährige Frau",
 )
@@ -97,6 +103,7 @@ def test_dates_and_years_of_birth_are_masked_and_not_moved(text: str, cleaned: s
         "in the late 90s, sats in the low 90s",
         "a ninety-year-old and a 90-year-old",
         "of 92 M and 80 F, ratio 92/100, 1.92 years",
+        "turned 92 degrees, patient was 92 on room air, he is 92%, died at 11:30, a 92 kg man",
         "130 years of records, 200 y",
     ],
 )

@@ -37,6 +37,9 @@ def test_no_announced_day_survives(cue: str, day: date, day_first: bool) -> None
         ("on 12/25 pain had gone", "on [DATE] pain had gone"),
         ("gesehen am 14.3. und", "gesehen am [DATE] und"),
         ("on 3/14/20", "on [DATE]"),
+        ("Last dose 3/14, s/p CABG 3/15", "Last dose [DATE], s/p CABG [DATE]"),
+        ("discharged home (12/25)", "discharged home ([DATE])"),
+        ("Ward:\n3/14 - no fever\n3/15: pain", "Ward:\n[DATE] - no fever\n[DATE]: pain"),
     ],
 )
 def test_days_without_a_year_are_masked(text: str, cleaned: str) -> None:
@@ -57,6 +60,8 @@ def test_days_without_a_year_are_masked(text: str, cleaned: str) -> None:
         "MMSE 12/30, GCS 11/15, GCS of 3/15 points, Apgar 8/9",
         "cultures 2/4 bottles, biopsy 3/12 cores, received 4/6 cycles, on 2/3 occasions",
         "on 35/40 and on 13/13",
+        "started BiPAP 12/5, received H/H 10/30, seen with H/H 9/12, s/p 3/4 of a course",
+        "3/5 - strength in the arm",
         "image 12/25, series 3/14, Vytorin 10/20",
     ],
 )

@@ -39,9 +39,21 @@ _SEX = re.compile(
     rf"""(?<![\w.,/-])(?P<number>{_NUMBER})(?=
       [MF](?![\w/°-]|\s*(?:cells|units|fever|temp))
     | \s?/\s?[MF](?![\w/])
+    | \s(?:WF|WM|AAF|AAM|BF)\b
     | \s[MF]\s+(?:with|w/|who|presents|presenting|presented|admitted|here|c/o|p/w|s/p|h/o|hx|pmh)
     )""",
     re.VERBOSE,
+)
+# Where no unit is written: "turned 92", "she is 92.", "Male, 92," and "died at 92".
+_WHO = r"(?:patient|pt|he|she|who|mother|father|husband|wife|brother|sister|aunt|uncle)"
+_BARE = re.compile(
+    rf"""(?<![\w.,/-])(?P<nth>(?:{_NUMBER})(?:st|nd|rd|th))(?=\s+birthday)
+    |\bturn(?:ed|s|ing)\s+(?P<turned>{_NUMBER})(?!\w|[.,/]\d|\s*(?:%|°|degrees))
+    |\b{_WHO}\s+(?:is|was)\s+(?:now\s+)?(?P<being>{_NUMBER})(?=\s*(?:[;)]|[.,](?!\d)|and\b|but\b|$))
+    |\b(?:male|female|man|woman|lady|gentleman),?\s+\(?(?P<apart>{_NUMBER})(?=[;)]|[.,](?!\d))
+    |\b(?:died|dead|deceased|passed(?:\s+away)?|lived|alive)\s+(?:at|to|until)\s+
+      (?P<ended>{_NUMBER})(?!\w|[.,/:]\d|\s*(?:%|am\b|pm\b))""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _SEX_FIRST = re.compile(rf"(?<![\w/])[MF]\s?/\s?(?P<number>{_NUMBER})(?![\w/]|[.,]\d|\s*%)")
 # "Fever of 101F" is no woman.
@@ -73,14 +85,15 @@ _BIRTH_DATE = re.compile(_BIRTH, re.IGNORECASE)
 
 def find_ages(text: str) -> Iterator[tuple[int, int, str]]:
     """Find ages above 89: where each begins and ends, and what is to stand there."""
-    for match in _AGE.finditer(text):
+    for match in chain(_AGE.finditer(text), _BARE.finditer(text)):
         group = str(match.lastgroup)
-        if "number" in group:
-            too_old = OLDEST_AGE < int(match[group]) <= _OLDEST_HUMAN
-        else:
+        number = re.match(r"\d+", match[group])
+        if number is None:
             too_old = match[group].lower() not in {"ninety", "neunzig"}
+        else:
+            too_old = OLDEST_AGE < int(number[0]) <= _OLDEST_HUMAN
         if too_old:
-            yield *match.span(group), str(OLDEST_AGE)
+            yield *match.span(group), f"{OLDEST_AGE}th" if group == "nth" else str(OLDEST_AGE)
     for match in chain(_SEX.finditer(text), _SEX_FIRST.finditer(text)):
         before = text[max(0, match.start() - _TEMPERATURE_REACH) : match.start()]
         too_old = OLDEST_AGE < int(match["number"]) <= _OLDEST_HUMAN

@@ -51,21 +51,27 @@ DATE = re.compile(
 """A date, or a part of one that is more than a month's name."""
 
 # "12/25" is a day only where these announce it; nothing else is ever written in these places.
+_EVENT = (
+    r"admitted|discharged|d/c['\u2019]?d|dc['\u2019]?d|seen|evaluated|examined|reviewed|operated"
+    r"|extubated|intubated|transferred|presented|started|stopped|underwent|diagnosed|died|expired"
+    r"|scheduled|signed|dictated|drawn|collected|obtained|performed|last|next"
+)
 _SURE = (
-    r"on|since|until|till|thru|dated?|as\s+of|last|next|due|admitted|discharged|d/c['\u2019]?d|dc['\u2019]?d"
-    r"|seen|evaluated|examined|reviewed|operated|extubated|intubated|transferred|presented|started"
-    r"|stopped|underwent|diagnosed|died|expired|scheduled|signed|dictated|drawn|collected|obtained"
-    r"|performed|CXR|CTA?|MRI|PET|films?|x-?rays?|radiographs?|scans?|echo|TTE|TEE|EKG|ECG|labs?"
-    r"|visit|admission|discharge|mammogram|ultrasound|surgery|appointment|appt|follow-?up|f/u"
+    rf"on|since|until|till|thru|dated?|as\s+of|due|{_EVENT}|CXR|CTA?|MRI|PET|films?|x-?rays?"
+    r"|radiographs?|scans?|echo|TTE|TEE|EKG|ECG|labs?|visit|admission|discharge|mammogram"
+    r"|ultrasound|surgery|appointment|appt|follow-?up|f/u"
 )
 # After these it may be a score, as in "from 3/5 to 4/5", so that those that look like one stay.
 _UNSURE = (
     r"from|before|after|by|between|of|exam|study|studies|biopsy|bx|cultures?|note|report|prior"
     r"|received|completed|placed|removed"
 )
+# After these anything may be counted, as in "started BiPAP 12/5"; no dozen has 13.
+_LOOSE = rf"(?:{_EVENT}|s/p|status\s+post)(?:\s+[a-z][\w-]*){{1,2}}"
 _DAY_CUE = re.compile(
-    rf"(?<!\w)(?:(?P<sure>{_SURE})|{_UNSURE})(?:\s+(?:of|on|from|dated))?[\s:(]+(?=\d)",
-    re.IGNORECASE,
+    rf"(?<!\w)(?:(?P<sure>{_SURE})|{_UNSURE}|(?P<loose>{_LOOSE}))(?:\s+(?:of|on|from|dated))?[\s:(]+(?=\d)"
+    r"|^[ \t]*(?=\d{1,2}/\d{1,2}\s*[:\u2013-]\s)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _COUNTED = (
     r"months?|mos?|weeks?|wks?|days?|hours?|hrs?|years?|yrs?|mm|cm|mg|mcg|kg|g|ml|cc|L|mmHg|units?|NS"
@@ -98,7 +104,8 @@ def find_days(text: str) -> Iterator[tuple[int, int]]:
         while at is not None and (day := _DAY_AND_MONTH.match(text, at)) is not None:
             a, b = int(day["a"]), int(day["b"])
             unsure = cue["sure"] is None or _MAY_BE_SCORED.match(text, day.end())
-            if not _is_day(a, b) or (unsure and a <= b <= _LARGEST_SCORE):
+            scored = cue["loose"] or (unsure and a <= b)
+            if not _is_day(a, b) or (scored and max(a, b) <= _LARGEST_SCORE):
                 break
             yield day.span()
             more = _AND_DAY.match(text, day.end())

@@ -52,6 +52,9 @@ _NAME = (
     rf"(?:(?:[A-Z]\.?\s+)?{_PARTICLE}*{_WORD}"
     rf"(?:[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*{_WORD}){{0,2}})"
 )
+_LOUD_SURNAME = (
+    rf"(?:(?:VAN|VON|DE|DER|DEN|DEL|DELLA|LA|LE|DI|DA|AL|EL|BIN)[ \t]+)*(?:Mc|Mac)?{_CAPITALS}"
+)
 _LOUD = rf"(?:{_CAPITALS}(?:,?[ \t]+{_CAPITALS}){{0,3}})"
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
@@ -92,8 +95,9 @@ _TITLED_LOUD = re.compile(rf"\b(?:DR|MR|MRS|PROF|MISS)\.?[ \t]+(?P<value>{_LOUD}
 # In small letters "mr" is magnetic resonance as well, "ms" a disease or a thousandth of a second.
 _SMALL = r"[a-zß-öø-ÿĀ-ž]{2,}(?:['’-][a-zß-öø-ÿĀ-ž]{2,})*|[od]['’][a-zß-öø-ÿ]{2,}"
 _TITLED_SMALL = re.compile(
-    r"(?<!\d)(?<!\d[ \t])\b(?:(?P<sure>[Dd]rs?\.?|[Mm]rs\.?|[Pp]rof\.?|[Mm]ister)"
-    r"|[Mm]r\.?|[Mm]s\.?|Miss|[Dd]octor|[Pp]rofessor)[ \t]+"
+    r"(?<!\d)(?<!\d[ \t])\b"
+    r"(?:(?P<sure>[Dd]rs?\.?|[Mm]rs\.?|[Mm]r\.|[Mm]s\.|[Pp]rof\.?|[Mm]ister)"
+    r"|[Mm]r|[Mm]s|Miss|[Dd]octor|[Pp]rofessor)[ \t]+"
     rf"{_PARTICLE}*(?P<value>{_SMALL})(?:[ \t]+(?P<more>{_SMALL}))?"
 )
 _NAME_CUE = re.compile(
@@ -107,6 +111,10 @@ _NAME_CUE = re.compile(
     (?!(?i:dr|prof|mr|mrs|ms|doctor|professor)\b)(?P<value>{_NAME}(?:,[ \t]*{_NAME})?|{_LOUD})""",
     re.VERBOSE,
 )
+_DEAR = re.compile(
+    rf"\bDear[ \t]+(?!(?:Sirs?|Madam|Colleagues?|Doctors?|Dr|Mr|Mrs|Ms|All|Team|Parents?)\b)"
+    rf"(?P<value>{_NAME})"
+)
 _CREDENTIAL = re.compile(
     rf"\b(?P<value>{_NAME}),?[ \t]+"
     r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|R\.?N\.?|FRCR|MBBS|MBChB|FACR|NP|PA-C)(?![\w])"
@@ -116,10 +124,10 @@ _LAST_FIRST = re.compile(
 )
 _FIRST_LAST = re.compile(
     rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*"
-    rf"(?P<last>{_WORD}|{_CAPITALS}))\b"
+    rf"(?P<last>{_WORD}|{_LOUD_SURNAME}))\b"
 )
-_LOUD_FIRST = re.compile(rf"\b(?P<value>(?P<last>{_CAPITALS})[ \t]+(?P<first>{_WORD}))\b")
-_MORE_NAME = re.compile(rf"[ \t]+(?P<last>{_WORD}|{_CAPITALS})\b")
+_LOUD_FIRST = re.compile(rf"\b(?P<value>(?P<last>{_LOUD_SURNAME})[ \t]+(?P<first>{_WORD}))\b")
+_MORE_NAME = re.compile(rf"[ \t]+(?P<last>{_WORD}|{_LOUD_SURNAME})\b")
 _INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
 
 _CAP_PART = r"[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]"
@@ -286,7 +294,7 @@ def _find_ages(text: str) -> Iterator[Replaced]:
 def _find_names(text: str, person: Person) -> Iterator[Replaced]:
     for start, end in _known_names(text, person):
         yield Replaced(start, end, "name", "[NAME]")
-    for pattern in (_TITLED, _TITLED_LOUD, _NAME_CUE, _CREDENTIAL):
+    for pattern in (_TITLED, _TITLED_LOUD, _NAME_CUE, _DEAR, _CREDENTIAL):
         for match in pattern.finditer(text):
             start, end = _trim(match["value"], match.start("value"))
             if end > start:
@@ -331,18 +339,17 @@ def _find_bare_names(text: str) -> Iterator[Replaced]:
 def _is_person(pair: re.Match[str]) -> bool:
     """Say whether two words are a name: "Mark Johnson" is one and "May Represent" is none."""
     first, last = pair["first"], pair["last"]
-    named, surname = _parts(first) & first_names(), _parts(last) & surnames()
     if not _is_surname(last):
         return False
-    if pair.re is _LOUD_FIRST or (pair.re is _FIRST_LAST and re.fullmatch(_CAPITALS, last)):
-        # Capitals after a name are an abbreviation as well, as in "Jordan CT" and "Mary COPD".
-        if len(last) < _MIN_LOUD_LETTERS:
-            return False
-        unlisted = pair.re is _FIRST_LAST and len(last) > _MIN_LOUD_LETTERS
-        return bool(named and surname) or (unlisted and _named_at_an_end(first))
-    both = surname and _parts(first) & surnames() and pair.re is _FIRST_LAST
+    named = bool(_parts(first) & first_names())
+    surname = bool(_parts(last.split()[-1]) & surnames())
+    if pair.re is not _LAST_FIRST and _is_loud(last):
+        # Capitals beside a name are an abbreviation as well, as in "Jordan CT" and "Mary COPD".
+        listed = named and surname and len(last) >= _MIN_LOUD_LETTERS
+        return listed or (len(last) > _MIN_LOUD_LETTERS and _named_at_an_end(first))
+    both = surname and bool(_parts(first) & surnames()) and pair.re is _FIRST_LAST
     plain = first.lower() in also_names()
-    return bool(named and surname) or (not plain and bool(named or both))
+    return (named and surname) or (not plain and (named or both))
 
 
 def _end_of_name(text: str, pair: re.Match[str]) -> int:
@@ -350,11 +357,11 @@ def _end_of_name(text: str, pair: re.Match[str]) -> int:
     end, last = pair.end("value"), pair["last"]
     while (
         pair.re is _FIRST_LAST
-        and _parts(last) & first_names()
+        and _parts(last) & first_names() - also_names()
         and (more := _MORE_NAME.match(text, end)) is not None
-        and _parts(more["last"]) & surnames()
         and _is_surname(more["last"])
         and more["last"].lower() not in also_names()
+        and (not _is_loud(more["last"]) or len(more["last"]) > _MIN_LOUD_LETTERS)
     ):
         end, last = more.end(), more["last"]
     return end
@@ -392,10 +399,13 @@ def _trim(value: str, start: int) -> tuple[int, int]:
 def _end_of_loud(text: str, end: int) -> int:
     """Take along the surname of "Dr. John SMITH", and not what "Mr. Smith COPD" has."""
     more = _MORE_NAME.match(text, end)
-    loud = more is not None and re.fullmatch(_CAPITALS, more["last"])
-    if not loud or more is None or len(more["last"]) < _MIN_LOUD_LETTERS:
+    if more is None or not _is_loud(more["last"]) or len(more["last"]) < _MIN_LOUD_LETTERS:
         return end
-    return more.end() if _parts(more["last"]) & surnames() else end
+    return more.end() if _parts(more["last"].split()[-1]) & surnames() else end
+
+
+def _is_loud(word: str) -> bool:
+    return re.fullmatch(_LOUD_SURNAME, word) is not None
 
 
 def _before_s(text: str, end: int) -> int:
