@@ -30,11 +30,15 @@ def dictate(
 
     A small model does it: names of drugs and findings come out wrong. Read it before it is used.
     """
+    from medfuse.place import check_file
+
     if recording.suffix.lower() == ".csv":
         if out is None:
             raise typer.BadParameter("give --out, the new table with the notes")
         _dictate_table(recording, column, out)
         return
+    if out is not None:
+        check_file(out)
     transcript = _transcribe(recording)
     if out is not None:
         _keep(out, transcript)
@@ -56,7 +60,9 @@ def _dictate_table(path: Path, column: str, out: Path) -> None:
     from rich.progress import Progress
 
     from medfuse.errors import CohortError, InputError
+    from medfuse.place import check_file
 
+    check_file(out)
     root = path.parent.resolve()
     notes = out.with_name(f"{out.stem}-notes")
     if out.parent.resolve() != root or out.suffix != ".csv":

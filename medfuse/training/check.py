@@ -9,6 +9,7 @@ from medfuse.errors import CohortError
 from medfuse.leaks.check import CheckRequest, check_cohort
 from medfuse.leaks.progress import reading_progress
 from medfuse.leaks.report import LeakRecord, summarise_report
+from medfuse.place import check_folder
 from medfuse.training.settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
@@ -26,13 +27,16 @@ def check_before(settings: TrainSettings, out: Path, console: Console | None) ->
         What a checkpoint made of this cohort keeps of the check.
 
     Raises:
+        OutputError: Nothing can be written to the run's folder, or to that of its features.
         CohortError: The table cannot be read; or a check fails, and settings say to refuse.
     """
+    folder = settings.features.cache or out.parent / "features"
+    for place in (out, folder):
+        check_folder(place)
     mode = settings.check.mode
     if mode == "off":
         return LeakRecord(mode="off")
     request = CheckRequest(settings.cohort, settings.tasks, settings.prepare, settings.check)
-    folder = settings.features.cache or out.parent / "features"
     workers = settings.features.workers
     if console is None:
         report = check_cohort(request, workers=workers, folder=folder)

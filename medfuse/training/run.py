@@ -147,7 +147,7 @@ def _refuse_other_run(settings: TrainSettings, out: Path, resume: bool) -> None:
     """Refuse a folder that is not empty, or to resume what is not this run's."""
     begun = out / SETTINGS
     if not resume:
-        if out.exists() and any(out.iterdir()):
+        if out.is_dir() and any(out.iterdir()):
             raise TrainingError(
                 f"{out}: not empty; choose another folder, or go on with the run in it by --resume"
             )

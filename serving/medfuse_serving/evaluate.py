@@ -61,9 +61,11 @@ def evaluate(
     provider: Provider = None,
 ) -> None:
     """Measure a bundle on a labelled cohort: figures, promises, groups, decisions; no torch."""
+    from medfuse.place import check_folder
     from medfuse_serving.evaluation_report import write_report
     from medfuse_serving.predictor import Predictor
 
+    check_folder(out)
     predictor = Predictor(bundle, provider)
     report = measure_cohort(
         predictor,
@@ -250,9 +252,11 @@ def predict_cohort(
 ) -> None:
     """Answer every study of a table as Parquet, so that anyone can score the answers."""
     from medfuse.data.cohort import read_cohort
+    from medfuse.place import check_file
     from medfuse_serving.cohort import read_source
     from medfuse_serving.predictor import Predictor
 
+    check_file(out)
     predictor = Predictor(bundle, provider)
     settings = read_source(cohort).cohort.model_copy(update={"unlabelled": "train", "labels": {}})
     found = read_cohort(settings, ())
