@@ -8,9 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
+import gradio
 import httpx
 import numpy as np
 import pydicom
@@ -30,10 +32,15 @@ from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
+from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
+from medfuse_serving.page.giving import retype_note
 from medfuse_serving.page.mount import build_page, mount_page
+from medfuse_serving.page.parts import lay_parts
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.record import ReportRecord
@@ -58,6 +65,15 @@ def data_of(text: str, media_type: str) -> bytes:
     found = re.search(rf'src="data:{media_type};base64,([^"]+)"', text)
     assert found
     return base64.b64decode(found[1])
+
+
+def lay_room(predictor: Predictor) -> tuple[Room, Desk]:
+    """Lay a page out with a note on its desk, without a browser."""
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    with gradio.Blocks():
+        parts = lay_parts(explainer, (), Practice())
+    room = Room(explainer, (), Shelves(), Practice(), parts)
+    return room, lay_out(ENGLISH, Study(note=NOTE), SETTINGS, room.shelves)
 
 
 def test_the_recording_is_played_as_the_model_hears_it() -> None:
@@ -441,6 +457,45 @@ def test_the_table_of_the_evidence_leads_to_it(page: Page) -> None:
     page.get_by_label("Note", exact=True).press_sequentially(" and more")
     expect(page.locator(".mf-pieces")).to_have_count(0)
     expect(page.locator("mf-strength")).to_have_count(0)
+
+
+CHANGES = ("Delete", "Control+z", "Backspace", "Control+z", "Control+x", "Control+v", "menu", "x")
+"""Ways in which what stands in a text box becomes another text."""
+
+
+def test_no_way_to_change_the_note_leaves_what_was_said_of_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    for change in CHANGES:
+        if "%" not in answer.inner_text():
+            predict(page)
+            expect(answer).to_contain_text("%")
+        before = note.input_value()
+        note.press("Control+a")
+        if change == "menu":
+            note.evaluate("() => document.execCommand('insertText', false, 'fever')")
+        else:
+            note.press(change)
+        assert note.input_value() != before, change
+        expect(answer).not_to_contain_text("%")  # before the note is left
+        expect(page.locator(".mf-map")).to_have_count(0)
+        expect_blank(page.locator("#explanation"))
+
+
+def test_a_note_that_comes_changed_takes_what_was_said_of_it_along(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    (prediction,) = predictor.predict([desk.study])
+    desk = replace(desk, answer=to_answer(prediction))
+    parts = room.parts
+    said = {parts.answer, parts.report.place, parts.reach, *parts.explained}
+    kept = retype_note(room, Changes(), desk.note_text, desk.form, desk)
+    assert not said & set(kept)
+    gone = retype_note(room, Changes(), "", desk.form, desk)
+    assert said <= set(gone)
+    assert "%" not in "".join(str(gone[place]) for place in said)
 
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:

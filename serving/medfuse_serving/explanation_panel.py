@@ -62,9 +62,14 @@ class Changes:
 
     Gradio can cancel too, but what it had already sent is then shown after what took its place,
     and of two cancellations at once one fails and leaves it there.
+
+    Attributes:
+        count: How often.
+        answered: How often what answers has ended.
     """
 
     count: int = 0
+    answered: int = 0
 
     def since(self) -> Callable[[], bool]:
         """Give what tells whether the study has changed from now on."""

@@ -9,7 +9,7 @@ from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.page.answering import show_found_after
+from medfuse_serving.page.answering import list_said, show_found_after, take_away
 from medfuse_serving.page.desk import Desk, edit_note, list_read
 from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
@@ -54,7 +54,9 @@ def explain(
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
     parts = room.parts
     changed = changes.since()
-    desk = edit_note(desk, text, laid)
+    if edit_note(desk, text, laid) is not desk:
+        yield take_away(room, desk.language)
+        return
     if room.practice.read_first and desk.answer is None:
         raise InputError("an explanation comes after the answer; press Predict first")
     language = desk.language
@@ -105,14 +107,7 @@ def connect_explaining(room: Room) -> None:
     ended = controls.ask.click(
         tell_steps(partial(explain, room)),
         [*parts.given.typed, states.desk, states.changes, *controls.choices],
-        [
-            states.desk,
-            parts.answer,
-            states.report,
-            parts.report.place,
-            parts.reach,
-            *parts.explained,
-        ],
+        [states.desk, states.report, *list_said(parts)],
         concurrency_limit=2,
         api_visibility="private",
         show_progress="hidden",
