@@ -224,6 +224,32 @@ def test_an_example_is_shown_and_answered(page: Page, predictor: Predictor) -> N
     expect(page.locator("#image")).to_contain_text("No image")
 
 
+def test_a_look_at_the_examples_leaves_the_study_that_lies_there(
+    page: Page, steady: HandNetwork
+) -> None:
+    note = page.get_by_label("Note", exact=True)
+    note.press_sequentially("FINDINGS: cough and fever")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    reason = page.get_by_label("Reason (needed to edit or override)")
+    reason.press_sequentially("rotated")
+    steady.delay_s = 0.5
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    examples = page.get_by_label("Example study")
+    for leave in ("Tab", "Shift+Tab", "click"):
+        examples.click()
+        if leave == "click":
+            page.locator("h1").click()
+        else:
+            examples.press(leave)
+        page.wait_for_timeout(700)
+        expect(note).to_have_value("FINDINGS: cough and fever")
+        expect(page.locator("#answer")).to_contain_text("%")
+        expect(reason).to_have_value("rotated")
+        expect(page.locator("#explanation")).to_contain_text("Explaining")
+
+
 def test_leaving_the_note_takes_no_place_in_the_queue(page: Page) -> None:
     # A click on Predict leaves the note too; were both queued, the first to end would close the
     # stream that the other's answer comes by, and now and then the answer was lost.

@@ -86,12 +86,18 @@ def clear_all(room: Room, desk: Desk) -> Shown:
     )
 
 
-def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str) -> Shown:
-    """Open an example."""
-    if index is None:
-        return show_study(room, Desk(desk.language)) | clear_prior(room)
-    if index == edit_note(desk, text, laid).opened:  # Gradio tells of one choice twice
-        return {room.parts.states.desk: desk}
+def open_example(
+    room: Room, changes: Changes, index: int | None, desk: Desk, text: str, laid: str
+) -> Shown:
+    """Open an example, where another one is chosen.
+
+    Gradio tells of one choice twice, and of none whenever the list is left without one.
+    """
+    import gradio as gr
+
+    if index is None or index == edit_note(desk, text, laid).opened:
+        return {room.parts.given.laid: gr.skip()}
+    changes.count += 1
     study = read_study(room.examples[index], room.settings.limits)
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
@@ -197,7 +203,7 @@ def connect_giving(room: Room) -> None:
     parts, given, states = room.parts, room.parts.given, room.parts.states
     changes, desk = states.changes, states.desk
     given.example.input(
-        changing(tell(room, open_example)),
+        tell(room, open_example),
         [changes, given.example, desk, *given.typed],
         [*parts.study, *parts.prior],
         **QUIET,
