@@ -728,6 +728,51 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     assert stopped - begun < steady.asked - stopped  # and before it was all done
 
 
+def test_an_explanation_ends_soon_after_its_page_is_closed(
+    browser: Browser, url: str, steady: HandNetwork
+) -> None:
+    steady.delay_s = 0.3
+    with open_page(browser, url) as page:
+        open_example(page)
+        choose_brightness(page)
+        ask_why(page)
+        expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    asked = -1
+    for _ in range(5):
+        if asked == steady.asked:
+            return
+        asked = steady.asked
+        time.sleep(1)
+    raise AssertionError("the explanation goes on")
+
+
+def test_an_explanation_begins_at_once_after_one_that_was_stopped(
+    page: Page, steady: HandNetwork
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    # Half-way, in the midst of checks that take the graph's time again and again.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_role("button", name="Stop explaining").click()
+    expect_blank(page.locator("#explanation"))
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    # Pressed again, it explains what is chosen by now, and that alone.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: wordiness").click()
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Why wordiness?")
+
+
 def test_a_coarse_map_does_not_outlast_an_explanation_that_fails(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
