@@ -8,9 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
+import gradio
 import httpx
 import numpy as np
 import pydicom
@@ -30,10 +32,15 @@ from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
+from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
+from medfuse_serving.page.giving import retype_note
 from medfuse_serving.page.mount import build_page, mount_page
+from medfuse_serving.page.parts import lay_parts
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.record import ReportRecord
@@ -58,6 +65,15 @@ def data_of(text: str, media_type: str) -> bytes:
     found = re.search(rf'src="data:{media_type};base64,([^"]+)"', text)
     assert found
     return base64.b64decode(found[1])
+
+
+def lay_room(predictor: Predictor) -> tuple[Room, Desk]:
+    """Lay a page out with a note on its desk, without a browser."""
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    with gradio.Blocks():
+        parts = lay_parts(explainer, (), Practice())
+    room = Room(explainer, (), Shelves(), Practice(), parts)
+    return room, lay_out(ENGLISH, Study(note=NOTE), SETTINGS, room.shelves)
 
 
 def test_the_recording_is_played_as_the_model_hears_it() -> None:
@@ -206,6 +222,32 @@ def test_an_example_is_shown_and_answered(page: Page, predictor: Predictor) -> N
     page.get_by_role("button", name="Clear all").click()
     expect(page.locator("#answer")).not_to_contain_text("%")
     expect(page.locator("#image")).to_contain_text("No image")
+
+
+def test_a_look_at_the_examples_leaves_the_study_that_lies_there(
+    page: Page, steady: HandNetwork
+) -> None:
+    note = page.get_by_label("Note", exact=True)
+    note.press_sequentially("FINDINGS: cough and fever")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    reason = page.get_by_label("Reason (needed to edit or override)")
+    reason.press_sequentially("rotated")
+    steady.delay_s = 0.5
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    examples = page.get_by_label("Example study")
+    for leave in ("Tab", "Shift+Tab", "click"):
+        examples.click()
+        if leave == "click":
+            page.locator("h1").click()
+        else:
+            examples.press(leave)
+        page.wait_for_timeout(700)
+        expect(note).to_have_value("FINDINGS: cough and fever")
+        expect(page.locator("#answer")).to_contain_text("%")
+        expect(reason).to_have_value("rotated")
+        expect(page.locator("#explanation")).to_contain_text("Explaining")
 
 
 def test_leaving_the_note_takes_no_place_in_the_queue(page: Page) -> None:
@@ -443,6 +485,45 @@ def test_the_table_of_the_evidence_leads_to_it(page: Page) -> None:
     expect(page.locator("mf-strength")).to_have_count(0)
 
 
+CHANGES = ("Delete", "Control+z", "Backspace", "Control+z", "Control+x", "Control+v", "menu", "x")
+"""Ways in which what stands in a text box becomes another text."""
+
+
+def test_no_way_to_change_the_note_leaves_what_was_said_of_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    for change in CHANGES:
+        if "%" not in answer.inner_text():
+            predict(page)
+            expect(answer).to_contain_text("%")
+        before = note.input_value()
+        note.press("Control+a")
+        if change == "menu":
+            note.evaluate("() => document.execCommand('insertText', false, 'fever')")
+        else:
+            note.press(change)
+        assert note.input_value() != before, change
+        expect(answer).not_to_contain_text("%")  # before the note is left
+        expect(page.locator(".mf-map")).to_have_count(0)
+        expect_blank(page.locator("#explanation"))
+
+
+def test_a_note_that_comes_changed_takes_what_was_said_of_it_along(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    (prediction,) = predictor.predict([desk.study])
+    desk = replace(desk, answer=to_answer(prediction))
+    parts = room.parts
+    said = {parts.answer, parts.report.place, parts.reach, *parts.explained}
+    kept = retype_note(room, Changes(), desk.note_text, desk.form, desk)
+    assert not said & set(kept)
+    gone = retype_note(room, Changes(), "", desk.form, desk)
+    assert said <= set(gone)
+    assert "%" not in "".join(str(gone[place]) for place in said)
+
+
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
     open_example(page)
     choose_brightness(page)
@@ -645,6 +726,51 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     assert stopped - begun < steady.asked - stopped  # and before it was all done
+
+
+def test_an_explanation_ends_soon_after_its_page_is_closed(
+    browser: Browser, url: str, steady: HandNetwork
+) -> None:
+    steady.delay_s = 0.3
+    with open_page(browser, url) as page:
+        open_example(page)
+        choose_brightness(page)
+        ask_why(page)
+        expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    asked = -1
+    for _ in range(5):
+        if asked == steady.asked:
+            return
+        asked = steady.asked
+        time.sleep(1)
+    raise AssertionError("the explanation goes on")
+
+
+def test_an_explanation_begins_at_once_after_one_that_was_stopped(
+    page: Page, steady: HandNetwork
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    # Half-way, in the midst of checks that take the graph's time again and again.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_role("button", name="Stop explaining").click()
+    expect_blank(page.locator("#explanation"))
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    # Pressed again, it explains what is chosen by now, and that alone.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: wordiness").click()
+    ask_why(page)
+    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Why wordiness?")
 
 
 def test_a_coarse_map_does_not_outlast_an_explanation_that_fails(

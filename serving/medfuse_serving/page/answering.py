@@ -9,9 +9,11 @@ from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import Language
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
+from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
@@ -47,6 +49,17 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     """Say what was decided on the answer."""
     stored = room.practice.store is not None
     return reading_panel.decision_html(desk.language, step, stored=stored)
+
+
+def list_said(parts: Parts) -> "list[gradio.HTML]":
+    """List where something is said of a study, all of which goes when its note changes."""
+    return [parts.answer, parts.report.place, parts.reach, *parts.explained]
+
+
+def take_away(room: Room, language: Language) -> Shown:
+    """Take away what was said of a study, whose note is another by now."""
+    said: Shown = dict.fromkeys(list_said(room.parts), "")
+    return said | {room.parts.answer: show_answer(Desk(language))}
 
 
 def answer_study(
@@ -124,8 +137,9 @@ def decide(
     reason: str,
     reader: str,
 ) -> Shown:
-    """Keep what the reader decides on the answer."""
-    desk = edit_note(desk, text, laid)
+    """Keep what the reader decides on the answer, unless the note is another by now."""
+    if edit_note(desk, text, laid) is not desk:
+        return take_away(room, desk.language)
     if desk.answer is None or step is None:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
@@ -147,7 +161,8 @@ def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk)
     import gradio as gr
 
     changed = changes.since()
-    desk = edit_note(desk, text, laid)
+    if edit_note(desk, text, laid) is not desk:
+        return take_away(room, desk.language)
     if desk.answer is None:
         return {room.parts.reach: gr.skip()}
     others = room.explainer.read_others()
@@ -212,7 +227,8 @@ def connect_answering(room: Room) -> None:
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
             [*typed, states.desk, states.read, *verdict.given],
-            [states.read, verdict.place, parts.worklist.place, states.report, parts.report.place],
+            [states.read, verdict.place, parts.worklist.place, states.report, *list_said(parts)],
+            show_progress_on=verdict.place,
             **UNQUEUED,
         )
 
@@ -222,7 +238,8 @@ def connect_answering(room: Room) -> None:
     found = parts.report.explore.click(
         tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
         [states.changes, *typed, states.desk],
-        [states.reaches, parts.reach],
+        [states.reaches, *list_said(parts)],
+        show_progress_on=parts.reach,
         concurrency_limit=1,
         **QUIET,
     )

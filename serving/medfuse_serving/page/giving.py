@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from medfuse.data.studies import read_study
 from medfuse.errors import InputError
@@ -13,6 +14,7 @@ from medfuse.types import Study
 from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import LANGUAGES, find_language
+from medfuse_serving.page.answering import list_said, take_away
 from medfuse_serving.page.desk import (
     Desk,
     check_size,
@@ -84,12 +86,18 @@ def clear_all(room: Room, desk: Desk) -> Shown:
     )
 
 
-def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str) -> Shown:
-    """Open an example."""
-    if index is None:
-        return show_study(room, Desk(desk.language)) | clear_prior(room)
-    if index == edit_note(desk, text, laid).opened:  # Gradio tells of one choice twice
-        return {room.parts.states.desk: desk}
+def open_example(
+    room: Room, changes: Changes, index: int | None, desk: Desk, text: str, laid: str
+) -> Shown:
+    """Open an example, where another one is chosen.
+
+    Gradio tells of one choice twice, and of none whenever the list is left without one.
+    """
+    import gradio as gr
+
+    if index is None or index == edit_note(desk, text, laid).opened:
+        return {room.parts.given.laid: gr.skip()}
+    changes.count += 1
     study = read_study(room.examples[index], room.settings.limits)
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
@@ -165,30 +173,29 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
 
 
 def retype(room: Room, desk: Desk) -> Shown:
-    """Take away what was said of the note as it was, while it is typed."""
-    parts = room.parts
-    cleared: Shown = {
-        parts.answer: show_answer(Desk(desk.language)),
-        parts.report.place: "",
-        parts.reach: "",
-    }
-    return cleared | explanation_panel.clear(parts.controls, parts.maps)
+    """Take away what was said of the note as it was, while it is changed."""
+    return take_away(room, desk.language)
 
 
 def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
-    """Show the note once it is typed, unless what ended that opened another study.
+    """Show the note once it is left, unless what ended that opened another study.
 
+    What was said of the note as it was goes, if it has not gone yet.
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
     import gradio as gr
 
-    place, changed = room.parts.evidence.note, changes.since()
+    place, changed, answered = room.parts.evidence.note, changes.since(), changes.answered
     edited = edit_note(desk, text, laid)
     if edited is desk:  # left without a change: its map stays
         return {place: gr.skip()}
     shown = show_note(edited, room.settings)
-    return {place: gr.skip() if changed() else shown}
+    if changed():
+        return {place: gr.skip()}
+    if changes.answered != answered:  # what is said by now is of this note
+        return {place: shown}
+    return take_away(room, desk.language) | {place: shown}
 
 
 def connect_giving(room: Room) -> None:
@@ -196,7 +203,7 @@ def connect_giving(room: Room) -> None:
     parts, given, states = room.parts, room.parts.given, room.parts.states
     changes, desk = states.changes, states.desk
     given.example.input(
-        changing(tell(room, open_example)),
+        tell(room, open_example),
         [changes, given.example, desk, *given.typed],
         [*parts.study, *parts.prior],
         **QUIET,
@@ -259,23 +266,29 @@ def _connect_prior(room: Room) -> None:
 
 
 def _connect_note(room: Room) -> None:
-    """Connect the note: what was said of it before is gone at the first key, and stays gone."""
-    parts, note, desk = room.parts, room.parts.given.note, room.parts.states.desk
-    emptied = [parts.answer, parts.report.place, parts.reach, *parts.explained]
+    """Connect the note: what was said of it before is gone at the first change, and stays gone.
+
+    Gradio's own event comes when something is typed, and not when it is pasted, cut, deleted or
+    undone; `web/note.js` hears of all, and presses a button.
+    """
+    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
+    emptied = list_said(parts)
     rest = [""] * (len(emptied) - 1)
     cleared = json.dumps(
         {code: [show_answer(Desk(find_language(code))), *rest] for code in LANGUAGES}
     )
-    note.input(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **UNSEEN)
-    note.input(
+    each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
+    given.changed.click(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **each)
+    given.changed.click(
         changing(partial(retype, room)),
         [parts.states.changes, desk],
         emptied,
-        **(UNSEEN | {"queue": False}),
+        **(each | {"queue": False}),
     )
-    note.blur(
+    given.note.blur(
         partial(retype_note, room),
-        [parts.states.changes, *parts.given.typed, desk],
-        parts.evidence.note,
+        [parts.states.changes, *given.typed, desk],
+        [parts.evidence.note, *emptied],
+        show_progress_on=parts.evidence.note,
         **UNQUEUED,
     )

@@ -34,7 +34,7 @@ FORGET_S = 600
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
 
-SCRIPTS = ("words", "viewer", "reader", "worklist", "impression", "evidence", "report")
+SCRIPTS = ("words", "viewer", "reader", "worklist", "note", "impression", "evidence", "report")
 """The page's own modules, in `web`."""
 
 
@@ -113,16 +113,24 @@ def build_page(
         connect_explaining(room)
         connect_reporting(room)
         connect_turning(room, page)
-        page.unload(_forget_soon(page))
+        page.unload(_forget_soon(page, parts.states.changes))
     return page
 
 
-def _forget_soon(page: "gradio.Blocks") -> "Callable[[gradio.Request], None]":
-    """Make the handler that lets go of a user's study once their page is closed."""
+def _forget_soon(
+    page: "gradio.Blocks", changes: "gradio.State"
+) -> "Callable[[gradio.Request], None]":
+    """Make the handler that lets go of a user's study once their page is closed.
+
+    What is under way on it ends at once: nobody will see it, and others may wait.
+    """
     import gradio as gr
 
     def forget(request: gr.Request) -> None:
-        session, closed = request.session_hash or "", datetime.now()  # as Gradio counts
+        session = request.session_hash or ""
+        if session in page.state_holder:
+            page.state_holder[session][changes._id].count += 1
+        closed = datetime.now()  # as Gradio counts, for which what was just done is a use
 
         def let_go() -> None:
             states = page.state_holder

@@ -58,7 +58,8 @@ class Given:
     """Where a study is opened or its parts are given.
 
     ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
-    that is sent with it is known to be that study's.
+    that is sent with it is known to be that study's. Nor is ``changed``, which is pressed by
+    `web/note.js` when the note is changed.
     """
 
     example: "gradio.Dropdown"
@@ -67,6 +68,7 @@ class Given:
     clear_prior: "gradio.Button"
     note: "gradio.Textbox"
     laid: "gradio.Textbox"
+    changed: "gradio.Button"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
     voice: "gradio.File"
@@ -237,9 +239,10 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(prior_images, message("Prior images (DICOM)"))
     clear_prior = gr.Button(size="sm", elem_id="clear-prior")
     labels.put(clear_prior, message("Remove the prior images"))
-    note = gr.Textbox(lines=5, max_lines=12)
+    note = gr.Textbox(lines=5, max_lines=12, elem_id="note-text")
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
     laid = gr.Textbox(visible="hidden")
+    changed = gr.Button(elem_id="note-changed", visible="hidden")
     with gr.Row():
         note_file = gr.UploadButton(size="sm", file_count="single")
         labels.put(note_file, message("Open a note file"))
@@ -260,6 +263,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         clear_prior,
         note,
         laid,
+        changed,
         note_file,
         dictation,
         voice,

@@ -105,7 +105,10 @@ def answering(handle: Handler) -> Handler:
 
     def handle_answer(changes: Changes, *values: object) -> Shown:
         changes.count += 1
-        return handle(changes.since(), *values)
+        try:
+            return handle(changes.since(), *values)
+        finally:
+            changes.answered += 1
 
     return handle_answer
 
