@@ -24,7 +24,17 @@ class Reader extends HTMLElement {
       `<link rel="stylesheet" href="${style}"><form class="mf-reader" method="post">` +
       `<span></span> <button>${text(this, "log-out")}</button></form>`;
     this.root.querySelector("span").textContent = this.name;
-    this.root.querySelector("form").action = new URL("../logout", import.meta.url);
+    this.root.querySelector("form").addEventListener("submit", (event) => this.logOut(event));
+  }
+
+  /** By a script, not by the form, which would leave this page behind the button Back. */
+  async logOut(event) {
+    event.preventDefault();
+    try {
+      await fetch(new URL("../logout", import.meta.url), { method: "POST" });
+    } finally { // whoever pressed it may not wait and see
+      medfuseDoor.leave("login");
+    }
   }
 }
 
