@@ -1,8 +1,12 @@
 """Nothing of a study stays where its reader has left, and no reader is given another's."""
 
+import json
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,8 +45,7 @@ class Served:
     """A server with accounts and a worklist."""
 
     url: str
-    guard: Guard
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +58,24 @@ def known() -> Accounts:
     return Accounts({name: make_account(name, PASSWORD) for name in ("ann", "bob")})
 
 
-@pytest.fixture
-def served(predictor: Predictor, known: Accounts, tmp_path: Path) -> Iterator[Served]:
-    clock = Clock()
-    guard = Guard(known, clock)
+@contextmanager
+def serve(predictor: Predictor, guard: Guard | None, folder: Path) -> Iterator[str]:
     explainer = Explainer(predictor)
     app = build_api(explainer)
-    mount_login(app, guard)
-    with Store(str(tmp_path / "w.sqlite")) as store:
+    if guard is not None:
+        mount_login(app, guard)
+    with Store(str(folder / "w.sqlite")) as store:
         store.add("Alder", make_study())
         mount_worklist(app, store, predictor.bundle.manifest.prepare.limits)
         with running(mount_page(app, explainer, (), Practice(store))) as url:
-            yield Served(url, guard, clock)
+            yield url
+
+
+@pytest.fixture
+def served(predictor: Predictor, known: Accounts, tmp_path: Path) -> Iterator[Served]:
+    clock = Clock()
+    with serve(predictor, Guard(known, clock), tmp_path) as url:
+        yield Served(url, clock)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,7 @@ def test_no_page_and_no_answer_is_kept_by_a_browser(served: Served) -> None:
         assert client.get("/login").headers["cache-control"] == "no-store"
         assert client.get("/").headers["cache-control"] == "no-store"  # sent to the log-in
         client.post("/login", data={"name": "ann", "password": PASSWORD})
-        for path in ("/", "/reader", "/gradio_api/info", "/config", "/docs", "/shelves/x/0"):
+        for path in ("/", "/reader", "/gradio_api/x", "/config", "/docs", "/shelves/x/0"):
             assert client.get(path).headers["cache-control"] == "no-store", path
         assert client.post("/v1/predict").headers["cache-control"] == "no-store"
         assert "no-store" not in client.get("/web/viewer.js").headers.get("cache-control", "")
@@ -134,3 +143,80 @@ def test_going_back_after_logging_out_shows_nothing(browser: Browser, served: Se
         page.request.post(f"{served.url}/logout")
         go_back(page)
         assert_gone(page, served.url)
+
+
+def client_of(page: Page, url: str) -> httpx.Client:
+    """Make a program that is whom a browser is."""
+    cookies = {str(c["name"]): str(c["value"]) for c in page.context.cookies()}
+    return httpx.Client(base_url=url, cookies=cookies, timeout=20)
+
+
+def ask_anew(client: httpx.Client, asked: dict[str, Any]) -> str:
+    """Ask once more for what a page asked for, and give all that is answered."""
+    assert client.post("/gradio_api/queue/join", json=asked).status_code == 200
+    name = {"session_hash": asked["session_hash"]}
+    with client.stream("GET", "/gradio_api/queue/data", params=name) as told:
+        lines = []
+        for line in told.iter_lines():
+            lines.append(line)
+            if "process_completed" in line:
+                break
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["accounts", "no accounts"])
+def test_the_name_of_a_session_opens_it_to_its_own_reader_alone(
+    asks: bool,
+    browser: Browser,
+    predictor: Predictor,
+    known: Accounts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("medfuse_serving.page.mount.CLOSED_S", 0.2)
+    sent: list[dict[str, Any]] = []
+    with (
+        serve(predictor, Guard(known) if asks else None, tmp_path) as url,
+        open_page(browser, f"{url}/") as page,
+        open_page(browser, f"{url}/") as other,
+    ):
+        if asks:
+            log_in(page, "ann")
+            log_in(other, "bob")
+        open_study(page)
+        expect(other.get_by_role("button", name="Predict")).to_be_visible()
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer .mf-bars").first).to_be_visible()
+        page.on(
+            "request",
+            lambda r: sent.append(json.loads(r.post_data or "")) if "/join" in r.url else None,
+        )
+        page.get_by_role("button", name="Make a PDF report").click()
+        expect(page.get_by_role("link", name="Download the report")).to_be_visible()
+        frames = f"/shelves/{page.locator('#image mf-viewer').get_attribute('data-shelf')}/0"
+        own, foreign = client_of(page, url), client_of(other, url)
+        with own, foreign:
+            (asked,) = sent
+            name = asked["session_hash"]
+            assert "shelves/" in ask_anew(own, asked)  # or this would be no way to look
+            told = ask_anew(foreign, asked)
+            assert "shelves/" not in told
+            assert "there is no answer to report" in told
+            called = {**asked, "event_id": None}
+            assert "shelves/" in own.post("/gradio_api/run/predict", json=called).text
+            assert "shelves/" not in foreign.post("/gradio_api/run/predict", json=called).text
+            with foreign.stream("GET", f"/gradio_api/heartbeat/{name}") as beating:
+                next(beating.iter_lines())
+            time.sleep(1)  # the study would be let go of, as if its page had been closed
+            assert own.get(frames).status_code == 200
+            assert foreign.get(frames).status_code == 403
+            assert httpx.get(f"{url}{frames}").status_code == (401 if asks else 403)
+            for path in (
+                "deep_link",
+                "file=x",
+                "component_server",
+                f"stream/{name}/1/1/playlist.m3u8",
+            ):
+                unused = own.get(f"/gradio_api/{path}", params={"session_hash": name})
+                assert (unused.status_code, unused.json()["error"]) == (404, "NotFound")
+        assert page.locator("#answer .mf-bars").count() > 0
