@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import httpx
 import pytest
@@ -14,8 +15,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
+from medfuse_serving.language import ENGLISH, Language
 from medfuse_serving.login.accounts import Accounts, make_account
-from medfuse_serving.login.door import Guard, mount_login
+from medfuse_serving.login.door import UNATTENDED, Guard, mount_login
+from medfuse_serving.login.sessions import IDLE_S
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
@@ -84,10 +87,10 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def log_in(page: Page, name: str) -> None:
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+def log_in(page: Page, name: str, language: Language = ENGLISH) -> None:
+    page.get_by_label(language.text("Name")).fill(name)
+    page.get_by_label(language.text("Password")).fill(PASSWORD)
+    page.get_by_role("button", name=language.text("Log in")).click()
 
 
 def open_study(page: Page) -> None:
@@ -102,9 +105,9 @@ def go_back(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def assert_gone(page: Page, url: str) -> None:
+def assert_gone(page: Page, url: str, language: Language = ENGLISH) -> None:
     """Nothing of the study is on the screen, which asks to log in."""
-    expect(page.get_by_label("Password")).to_be_visible()
+    expect(page.get_by_label(language.text("Password"))).to_be_visible()
     assert page.url.startswith(f"{url}/login")
     assert "cough" not in page.content()
 
@@ -220,3 +223,44 @@ def test_the_name_of_a_session_opens_it_to_its_own_reader_alone(
                 unused = own.get(f"/gradio_api/{path}", params={"session_hash": name})
                 assert (unused.status_code, unused.json()["error"]) == (404, "NotFound")
         assert page.locator("#answer .mf-bars").count() > 0
+
+
+def test_what_a_page_asks_by_itself_keeps_nobody_logged_in(served: Served) -> None:
+    quietly = {UNATTENDED: "1"}
+    with httpx.Client(base_url=served.url) as client:
+        client.post("/login", data={"name": "ann", "password": PASSWORD})
+        for _ in range(4):  # a quarter of an hour each, as it is asked for by a page that is used
+            served.clock.now_s += IDLE_S / 4
+            assert client.get("/reader").status_code == 200
+        for _ in range(3):
+            served.clock.now_s += IDLE_S / 4
+            assert client.get("/reader", headers=quietly).status_code == 200
+            assert client.post("/worklist/rows", json={}, headers=quietly).status_code == 200
+        served.clock.now_s += IDLE_S / 4
+        assert client.get("/reader", headers=quietly).status_code == 401
+
+
+def test_a_page_that_nobody_uses_is_emptied_once_its_log_in_ends(
+    browser: Browser, served: Served
+) -> None:
+    asked: list[str] = []
+    with open_page(browser, f"{served.url}/login") as page:
+        page.clock.install()
+        log_in(page, "ann")
+        page.locator("mf-worklist .mf-row").first.click()
+        expect(page.locator("#note")).to_contain_text("cough and fever")
+        served.clock.now_s += IDLE_S * 2 / 3
+        page.keyboard.press("Shift")  # a reader who looks at what is there
+        page.clock.run_for(16_000)
+        page.on("response", lambda r: asked.append(urlparse(r.url).path))
+        expect(page.locator("mf-reader")).to_contain_text("ann")
+        page.wait_for_timeout(500)
+        for _ in range(2):  # and who has left
+            served.clock.now_s += IDLE_S / 3
+            page.clock.run_for(16_000)
+            page.wait_for_timeout(500)
+        assert {"/reader", "/worklist/rows"} <= set(asked)
+        expect(page.locator("#note")).to_contain_text("cough and fever")
+        served.clock.now_s += IDLE_S / 3
+        page.clock.run_for(16_000)
+        assert_gone(page, served.url)
