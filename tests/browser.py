@@ -23,13 +23,22 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 
 @contextmanager
-def open_browser() -> Iterator[Browser]:
-    """Start Chromium."""
+def open_browser(*, keeping: bool = False) -> Iterator[Browser]:
+    """Start Chromium.
+
+    Args:
+        keeping: Whether it keeps pages that were left, for the button Back, as it does by itself;
+            Playwright turns that off.
+    """
     chromium = shutil.which("chromium")
     assert chromium, "the page is tested in chromium; 'make test' installs it"
     expect.set_options(timeout=8_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=CHROMIUM,
+            ignore_default_args=["--disable-back-forward-cache"] if keeping else None,
+        )
         yield browser
         browser.close()
 

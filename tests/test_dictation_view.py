@@ -221,9 +221,9 @@ def test_nobody_else_can_fetch_the_sound_and_it_is_gone_with_the_study(
         assert len(set(tokens)) == 2
         assert tokens[0] not in other.content()
         addresses = [f"{url}/shelves/{token}/0" for token in tokens]
-        for address in addresses:
-            assert httpx.get(address).headers["content-type"] == "audio/wav"
-            assert httpx.get(address).headers["cache-control"] == "no-store"
+        for each, address in zip((page, other), addresses, strict=True):
+            assert each.request.get(address).headers["content-type"] == "audio/wav"
+            assert each.request.get(address).headers["cache-control"] == "no-store"
         page.get_by_label("Note", exact=True).press_sequentially("s")
         page.get_by_label("Note", exact=True).blur()
         expect(page.locator(".mf-dictated")).to_have_count(0)

@@ -440,7 +440,8 @@ def test_no_page_has_the_address_of_another_s_study(browser: Browser, url: str, 
         page.keyboard.press("Alt+n")
         expect(page.locator("#image")).to_contain_text("No image")
         assert httpx.get(f"{url}/shelves/{here}/0").status_code == 404
-        assert httpx.get(f"{url}/shelves/{there}/0").status_code == 200
+        assert other.request.get(f"{url}/shelves/{there}/0").status == 200
+        assert page.request.get(f"{url}/shelves/{there}/0").status == 403
 
 
 def test_a_label_is_text_and_nothing_else(browser: Browser, url: str, store: Store) -> None:

@@ -27,6 +27,9 @@ COOKIE = "medfuse-session"
 OPEN = frozenset({"/login", "/healthz", "/readyz", "/web/login.css"})
 """Paths that need no log-in: nothing of a study is behind them."""
 
+UNATTENDED = "medfuse-unattended"
+"""A header of what a page asks by itself, while its reader may be anywhere."""
+
 FORM_BYTES = 8 * 1024
 
 logger = logging.getLogger(__name__)
@@ -79,7 +82,8 @@ class RequireLogin:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope)
-        name = self.guard.sessions.find(request.cookies.get(COOKIE, ""), self.guard.now_s())
+        token, used = request.cookies.get(COOKIE, ""), UNATTENDED not in request.headers
+        name = self.guard.sessions.find(token, self.guard.now_s(), used=used)
         if name is None and "authorization" in request.headers:
             name_or_wait = await self._check_basic(request)
             if isinstance(name_or_wait, float):

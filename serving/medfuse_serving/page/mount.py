@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
@@ -17,6 +18,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.page.answering import connect_answering
 from medfuse_serving.page.explaining import connect_explaining
 from medfuse_serving.page.giving import connect_giving
+from medfuse_serving.page.owning import OwnSessions
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.page.reporting import connect_reporting
@@ -59,6 +61,8 @@ def mount_page(
     async def tell_reader(request: Request) -> dict[str, str]:
         return {"name": reader_of(request)}
 
+    # Innermost, so that it is known who is logged in.
+    app.user_middleware.append(Middleware(OwnSessions))
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(

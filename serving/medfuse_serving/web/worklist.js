@@ -4,6 +4,7 @@
 // for the id that is `wanted`.
 
 import { isKey } from "./keys.js";
+import { UNATTENDED } from "./reader.js";
 
 const PAGE = 100; // rows of one request
 const SPARE = 4; // rows drawn above and below those in view
@@ -16,9 +17,9 @@ const STATUSES = ["waiting", "opened", "read"];
 const STYLE = new URL("worklist.css", import.meta.url);
 
 /** Ask the server, by a body: a query may hold a name, which no address should. */
-async function ask(what, query) {
+async function ask(what, query, headers = {}) {
   const response = await fetch(new URL(`../worklist/${what}`, import.meta.url), {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(query),
+    method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(query),
   });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.message);
@@ -43,7 +44,7 @@ class Worklist extends HTMLElement {
     this.asked ??= 0;
     this.press = (event) => this.pressAnywhere(event);
     document.addEventListener("keydown", this.press);
-    this.looking = setInterval(() => document.hidden || this.refresh(), LOOK_MS);
+    this.looking = setInterval(() => document.hidden || this.refresh(UNATTENDED), LOOK_MS);
     this.plan();
   }
 
@@ -203,10 +204,10 @@ class Worklist extends HTMLElement {
     return pages;
   }
 
-  async fetch(pages, asked) {
+  async fetch(pages, asked, headers) {
     try {
       const found = await Promise.all(pages.map((page) =>
-        ask("rows", { ...this.query, offset: page * PAGE, limit: PAGE })));
+        ask("rows", { ...this.query, offset: page * PAGE, limit: PAGE }, headers)));
       if (asked !== this.asked || !this.isConnected) return false; // something else is wanted by now
       found.forEach((answer, i) => this.pages.set(pages[i], answer.rows));
       this.total = found.at(-1).total;
@@ -220,13 +221,13 @@ class Worklist extends HTMLElement {
   }
 
   /** Look again at what is in view; the row that is active stays so where it moved a little. */
-  async refresh() {
+  async refresh(headers) {
     const here = this.row(this.active)?.id;
     const first = Math.floor(this.grid.scrollTop / this.rowHeight);
     const pages = this.pagesOf(first, first + this.inView + 1);
     const kept = this.pages;
     this.pages = new Map(kept);
-    if (!(await this.fetch(pages, ++this.asked))) return;
+    if (!(await this.fetch(pages, ++this.asked, headers))) return;
     for (const page of kept.keys()) if (!pages.includes(page)) this.pages.delete(page);
     for (const page of pages) {
       const at = (this.pages.get(page) ?? []).findIndex((row) => row.id === here);
