@@ -13,7 +13,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import make_study, write_study
+from tests.hand_bundle import SETTINGS, make_study, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 
@@ -89,6 +89,27 @@ def test_no_screen_breaks_a_rule_of_wcag(look: str, browser: Browser, served: Se
         page.get_by_role("option", name="简体中文").click()
         expect(page.get_by_role("button", name="预测")).to_be_visible()
         assert_accessible(page, "another language")
+
+
+def test_a_long_note_and_a_file_too_large_break_no_rule(browser: Browser, served: Served) -> None:
+    with open_page(browser, served.url) as page:
+        note = page.get_by_label("Note", exact=True)
+        note.fill("\n".join(f"line {number}" for number in range(60)))
+        note.blur()
+        shown = page.locator("#note").get_by_role("region", name="Note")
+        expect(shown).to_contain_text("line 59")
+        assert shown.evaluate("e => e.scrollHeight > e.clientHeight")
+        assert_accessible(page, "a long note")
+        shown.focus()
+        page.keyboard.press("End")
+        page.wait_for_function("document.activeElement.scrollTop > 0")
+        large = FilePayload(name="x.dcm", mimeType="", buffer=bytes(SETTINGS.limits.file_bytes + 1))
+        page.locator("input[type=file]").nth(0).set_input_files(large)
+        error = page.get_by_role("alert").filter(has_text="at most")
+        expect(error).to_contain_text("x.dcm")
+        assert_accessible(page, "a file that is too large")
+        error.get_by_role("button", name="Close").click()
+        expect(error).to_be_hidden()
 
 
 def test_axe_sees_what_is_wrong_in_the_viewer_too(browser: Browser, served: Served) -> None:

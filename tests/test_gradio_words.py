@@ -22,6 +22,9 @@ def test_gradio_says_it(words: str, said_by_gradio: str) -> None:
         "- or -": "`- `,",
         "Uploading {number} file...": "Uploading ",
         "Uploading {number} files...": "Uploading ",
+        "File(s) exceed the maximum allowed size of {size}: {names}": (
+            "File(s) exceed the maximum allowed size of "
+        ),
     }
     assert made.get(words, words) in said_by_gradio
 

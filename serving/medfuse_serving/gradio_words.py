@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from string import Formatter
 
-from medfuse_serving.language import LANGUAGES, find_language, message
+from medfuse_serving.language import LANGUAGES, Language, find_language, message
 
 WORDS: Mapping[str, str] = {
     "Drop File Here": message("Drop File Here"),
@@ -14,8 +15,8 @@ WORDS: Mapping[str, str] = {
     "Uploading {number} file...": message("Uploading {number} file(s)..."),
     "Uploading {number} files...": message("Uploading {number} file(s)..."),
     "common.upload": message("Upload another"),
-    "common.complete": message("Complete"),
     "Clear": message("Clear"),
+    "Close": message("Close"),
     "Remove": message("Remove"),
     "Loading": message("Loading"),
     "Record": message("Record"),
@@ -29,10 +30,13 @@ WORDS: Mapping[str, str] = {
     "Waiting for file(s) to finish uploading, please retry.": message(
         "Files are still being uploaded; try again."
     ),
+    "File(s) exceed the maximum allowed size of {size}: {names}": message(
+        "Not taken: at most {size} is taken of one file. {names}"
+    ),
 }
 """What the page has the reader hear or see of Gradio's, as it says it in English, and what to say
-in its place; a number of its own is ``{number}``. Its ``common.*`` are keys that its own catalogue
-lacks."""
+in its place, with values in braces; ``{number}`` is a number. Its ``common.*`` are keys that its
+own catalogue lacks."""
 
 
 def script_html() -> str:
@@ -44,4 +48,10 @@ def script_html() -> str:
 
 def _say_in(code: str) -> dict[str, str]:
     language = find_language(code)
-    return {english: language.text(said, number="{number}") for english, said in WORDS.items()}
+    return {english: _say_open(language, said) for english, said in WORDS.items()}
+
+
+def _say_open(language: Language, said: str) -> str:
+    """Say a message with its values left open."""
+    names = (name for _, name, _, _ in Formatter().parse(said) if name)
+    return language.text(said, **{name: f"{{{name}}}" for name in names})

@@ -113,7 +113,9 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
             f"{'' if read else unread}</h4>"
             f"<p>{escape_text(body)}</p></section>"
         )
-    return f'<div class="mf-note">{"".join(parts)}</div>'
+    # A long one scrolls, so keys must reach it.
+    region = f'role="region" aria-label="{escape_text(language.text("Note"))}" tabindex="0"'
+    return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
 
 
 def voice_html(language: Language, data: bytes, limits: Limits) -> str:

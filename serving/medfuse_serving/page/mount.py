@@ -36,7 +36,17 @@ FORGET_S = 600
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
 
-SCRIPTS = ("words", "viewer", "reader", "worklist", "note", "impression", "evidence", "report")
+SCRIPTS = (
+    "words",
+    "viewer",
+    "reader",
+    "worklist",
+    "note",
+    "impression",
+    "evidence",
+    "report",
+    "telling",
+)
 """The page's own modules, in `web`."""
 
 

@@ -7,11 +7,21 @@ const OURS = ".prose, textarea, script, style"; // what the server wrote, and wh
 
 const said = new WeakMap(); // of a text or an element: each place of words, as Gradio had it
 
-/** Say a sentence of Gradio's, its number kept; null of one that is not known. */
+/** Make patterns of the forms that have values, of which a number is one of its own. */
+const FORMS = Object.keys(WORDS.en).filter((form) => form.includes("{")).map((form) => {
+  const escaped = form.replaceAll(/[.*+?^$()|[\]\\]/g, "\\$&");
+  const value = (_, name) => `(?<${name}>${name === "number" ? "\\d+" : ".+"})`;
+  return [form, new RegExp(`^${escaped.replaceAll(/\{(\w+)\}/g, value)}$`)];
+});
+
+/** Say a sentence of Gradio's, its values kept; null of one that is not known. */
 function say(english, language) {
-  const form = english.trim().replaceAll(/\s+/g, " ");
-  const number = /\d+/.exec(form)?.[0];
-  return WORDS[language][form.replace(number, "{number}")]?.replace("{number}", number) ?? null;
+  const sentence = english.trim().replaceAll(/\s+/g, " ");
+  for (const [form, pattern] of FORMS) {
+    const values = pattern.exec(sentence)?.groups;
+    if (values) return WORDS[language][form].replaceAll(/\{(\w+)\}/g, (_, name) => values[name]);
+  }
+  return WORDS[language][sentence] ?? null;
 }
 
 function translate(node, place, shown, write) {
