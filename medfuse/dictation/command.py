@@ -26,9 +26,10 @@ def dictate(
     ] = "dictation",
     json: Annotated[bool, typer.Option("--json", help="Print the words' times as well.")] = False,
 ) -> None:
-    """Write down a dictated recording in English, each word with its time.
+    """Write down a recording dictated in English, each word with its time.
 
-    A small model does it: names of drugs and findings come out wrong. Read it before it is used.
+    A small model does it: names of drugs and findings come out wrong, and speech in any other
+    language comes out as fluent English that nobody said. Nothing warns of it: read it first.
     """
     from medfuse.place import check_file
 
