@@ -84,10 +84,11 @@ def test_a_clean_cohort_leaves_a_clean_record(
     assert not record.overridden
 
 
-def test_a_check_that_is_off_reads_no_file_and_says_so(leaking: Path, tmp_path: Path) -> None:
-    settings = with_mode(leaking, "off")
-    cohort = settings.cohort.model_copy(update={"table": tmp_path / "nowhere.csv"})
-    record = check_before(settings.model_copy(update={"cohort": cohort}), tmp_path, None)
+def test_a_check_that_is_off_reads_the_table_alone_and_says_so(
+    leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("a study's file was read"))
+    record = check_before(with_mode(leaking, "off"), tmp_path / "out", None)
     assert record == LeakRecord(mode="off")
     assert record.overridden
 

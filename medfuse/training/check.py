@@ -5,11 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medfuse.data.cohort import read_cohort
 from medfuse.errors import CohortError
 from medfuse.leaks.check import CheckRequest, check_cohort
 from medfuse.leaks.progress import reading_progress
 from medfuse.leaks.report import LeakRecord, summarise_report
 from medfuse.place import check_folder
+from medfuse.training.classes import check_classes
 from medfuse.training.settings import TrainSettings
 
 _LOG = logging.getLogger(__name__)
@@ -28,11 +30,13 @@ def check_before(settings: TrainSettings, out: Path, console: Console | None) ->
 
     Raises:
         OutputError: Nothing can be written to the run's folder, or to that of its features.
-        CohortError: The table cannot be read; or a check fails, and settings say to refuse.
+        CohortError: The table cannot be read, or its labels are all alike; or a check fails, and
+            settings say to refuse.
     """
     folder = settings.features.cache or out.parent / "features"
     for place in (out, folder):
         check_folder(place)
+    check_classes(settings.cohort.table.name, read_cohort(settings.cohort, settings.tasks), console)
     mode = settings.check.mode
     if mode == "off":
         return LeakRecord(mode="off")

@@ -14,6 +14,7 @@ from medfuse.errors import TrainingError
 from medfuse.training.background import measure_background
 from medfuse.training.check import check_before
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
+from medfuse.training.classes import check_split_classes
 from medfuse.training.fit import (
     Fitted,
     ask_fitted,
@@ -82,6 +83,8 @@ def train_model(
         folders = [out / "folds" / str(i + 1) for i in range(len(cohorts))]
     else:
         cohorts, folders = (split_cohort(cohort, settings.split),), [out]
+        if share.leads:
+            check_split_classes(cohorts[0], console)
     thinned = [thin(settings, part, features) for part in cohorts]
     cohorts = tuple(part for part, _ in thinned)
     fits, tests = [], []
