@@ -236,6 +236,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     # Every objective that draws, or learns something of its own that the checkpoint leaves behind.
     names = ("contrastive", "masked", "generation", "adversarial", "findings_text")
     more = "".join(f"[objectives.{name}]\n" for name in names) + "[augment]\nvoice = true\n"
+    more += '[objectives.supervised]\ntask_balance = "uncertainty"\n'
     config = write_config(tmp_path, small_cohort, tiny_bert, epochs=4, more=more)
     parts = "[model]\nshared_space = 8\ngenerate_missing = true\nfindings_text = true\n"
     text = config.read_text().replace("[model]\n", parts)
@@ -264,6 +265,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
         for out in ("whole", "killed")
     )
     assert whole.keys() == resumed.keys()
+    assert not any("log_variances" in name for name in whole)
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
     reports = [

@@ -1,6 +1,7 @@
 """Before any fit: settings in; the record of the cohort's check out, or a refusal."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -54,9 +55,39 @@ def check_before(settings: TrainSettings, out: Path, console: Console | None) ->
         raise CohortError(
             f"{settings.cohort.table.name}: the cohort gives labels away by {kinds}; look with "
             "`medfuse check-cohort`, which can also fix it, or train all the same with "
-            "--override-check, which is recorded"
+            "--override-check or check.mode = 'record', which is recorded"
         )
     _LOG.warning("the cohort gives labels away by %s; trained all the same", kinds)
     if console is not None:
         console.print(f"The cohort gives labels away by {kinds}; the checkpoint will say so.")
     return summarise_report(report, "record")
+
+
+def check_each(
+    runs: Mapping[str, TrainSettings],
+    out: Path,
+    console: Console | None,
+    known: dict[str, LeakRecord] | None = None,
+) -> dict[str, LeakRecord]:
+    """Check what each of several runs is trained on, which its preparation decides.
+
+    Args:
+        runs: By name; those that train on the same are checked once.
+        out: As of `check_before`.
+        console: Likewise.
+        known: What was checked before, to which this adds.
+
+    Raises:
+        CohortError: As of `check_before`; the message names the run.
+    """
+    known = {} if known is None else known
+    records = {}
+    for name, settings in runs.items():
+        asked = settings.model_dump_json(include={"cohort", "tasks", "prepare", "check"})
+        if asked not in known:
+            try:
+                known[asked] = check_before(settings, out, console)
+            except CohortError as error:
+                raise CohortError(f"{name}: {error}") from error
+        records[name] = known[asked]
+    return records

@@ -95,6 +95,11 @@ class SupervisedSettings(Settings):
     loss: Literal["cross_entropy", "focal", "asymmetric"] = Field(
         default="cross_entropy", description="asymmetric: for binary and multilabel tasks alone"
     )
+    task_balance: Literal["sum", "uncertainty"] = Field(
+        default="sum",
+        description="of several tasks; sum: by their weights alone; uncertainty: by these and by a "
+        "variance that is learnt for each",
+    )
 
     @property
     def focus(self) -> Focus:
