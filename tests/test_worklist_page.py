@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from medfuse.config import PrepareSettings
 from medfuse.errors import InputError
 from medfuse.types import Prediction, Study
-from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.answer import Answer, NoveltyAnswer, format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
@@ -481,7 +481,7 @@ def decide(page: Page, how: str, wording: str = "", reason: str = "") -> None:
 @pytest.mark.parametrize(
     ("how", "wording", "reason", "kept"),
     [
-        ("Accept", "", "", "accepted."),
+        ("Accept", "Of an edit", "Of an override", "accepted."),
         ("Edit", "Bright on the left.", "The right is dark.", "accepted with changes"),
         ("Override", "", "Motion.", "overridden"),
     ],
@@ -495,12 +495,16 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
-    if reason:
+    if how != "Accept":
         decide(page, how, wording)
         expect(page.locator("#decision-place [role=alert]")).to_contain_text("needs a reason")
         assert statuses(store)[0] == "opened"
     decide(page, how, wording, reason)
     expect(page.locator("#decision-place [role=status]")).to_contain_text(kept)
+    if how == "Accept":  # what was written for another decision is none of this one
+        wording = reason = ""
+    expect(page.get_by_label("Final wording")).to_have_value(wording)
+    expect(page.get_by_label("Reason")).to_have_value(reason)
     expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
     assert statuses(store) == ["read", "waiting", "waiting"]
     shown, decided = list(store.list_readings())[before:]
@@ -525,6 +529,33 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
     expect(page.get_by_label("Reason")).to_have_value("")
+
+
+def test_an_answer_that_is_all_withheld_is_not_accepted_but_its_referral_noted(
+    page: Page, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_unlike(prediction: Prediction) -> Answer:
+        answer = to_answer(prediction)
+        unlike = {m: NoveltyAnswer(p_value=0.0, novel=True) for m in answer.used}
+        return answer.model_copy(update={"novelty": unlike})
+
+    monkeypatch.setattr("medfuse_serving.page.answering.to_answer", answer_unlike)
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Refer to a human.")
+    for how in ("Accept", "Edit", "Override"):
+        expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Referral noted").click()
+    expect(page.locator("#decision-place")).to_contain_text("the referral was noted")
+    expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
+    *_, kept = store.list_readings()
+    assert kept.decision == "acknowledge"
+    monkeypatch.undo()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    expect(page.get_by_role("button", name="Accept", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Referral noted")).to_be_hidden()
 
 
 def test_a_reading_has_the_name_of_who_is_logged_in(

@@ -26,12 +26,14 @@ DECISIONS: dict[Decision, str] = {
     "accept": message("Accept"),
     "edit": message("Edit"),
     "override": message("Override"),
+    "acknowledge": message("Referral noted"),
 }
 
 DECIDED: dict[Decision, str] = {
     "accept": message("Kept: the answer was accepted."),
     "edit": message("Kept: the answer was accepted with changes."),
     "override": message("Kept: the answer was overridden."),
+    "acknowledge": message("Kept: the referral was noted."),
 }
 
 
@@ -120,7 +122,10 @@ def lay_verdict(labels: Labels) -> Verdict:
             reason = gr.Textbox(lines=2, max_lines=8, max_length=MOST_REASON)
             labels.put(reason, message("Reason (needed to edit or override)"))
         with gr.Row():
-            buttons = {d: labels.put(gr.Button(), text) for d, text in DECISIONS.items()}
+            buttons = {  # page.css shows those that can be taken on what is shown of the answer
+                decision: labels.put(gr.Button(elem_id=f"decide-{decision}"), text)
+                for decision, text in DECISIONS.items()
+            }
         place = gr.HTML("", elem_id="decision-place")
     return Verdict(wording, reason, buttons, place)
 

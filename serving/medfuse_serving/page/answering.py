@@ -147,13 +147,16 @@ def decide(
     step = keep(room, decided)
     row = desk.row and desk.row.model_copy(update={"status": Status.READ})
     parts = room.parts
-    return {
+    shown: Shown = {
         parts.states.read: step,
         parts.verdict.place: show_decision(room, desk, step),
         parts.worklist.place: list_html(desk.language, row),
         parts.states.report: None,
         parts.report.place: "",
     }
+    if decision == "accept":  # nothing of them was kept
+        shown |= dict.fromkeys(parts.verdict.given, "")
+    return shown
 
 
 def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
@@ -227,7 +230,13 @@ def connect_answering(room: Room) -> None:
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
             [*typed, states.desk, states.read, *verdict.given],
-            [states.read, verdict.place, parts.worklist.place, states.report, *list_said(parts)],
+            [
+                states.read,
+                *parts.decided,
+                parts.worklist.place,
+                states.report,
+                *list_said(parts),
+            ],
             show_progress_on=verdict.place,
             **UNQUEUED,
         )
