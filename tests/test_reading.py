@@ -122,10 +122,8 @@ def test_what_is_withheld_can_only_be_acknowledged_and_nothing_else_can(
                 decide(answered, given_answer, (), decision, "Bright.", "Motion.", "R")
             continue
         decided = decide(answered, given_answer, (), decision, "Bright.", "Motion.", "R")
-        assert (
-            ReadingStep.model_validate_json(decided.model_dump_json(by_alias=True)).decision
-            == decision
-        )
+        written = decided.model_dump_json(by_alias=True)
+        assert ReadingStep.model_validate_json(written).decision == decision
 
 
 def test_a_referral_that_was_noted_stands_in_the_report(
