@@ -11,7 +11,7 @@ from pathlib import Path
 import gradio
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from medfuse.config import PrepareSettings
@@ -656,6 +656,10 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     assert impression.impression_at is not None
     assert shown.answered_at is not None
     assert impression.impression_at < shown.answered_at
+    # It stands beside the answer, in the reader's language.
+    kept = page.locator("#kept-impression")
+    for said in ("Brightness: absent", "Loudness (dB): 12.5", "Dark, and loud."):
+        expect(kept).to_contain_text(said)
     # The next study begins with an empty form.
     page.keyboard.press("Alt+n")
     expect(page.locator("#note")).to_contain_text("hoarse")
@@ -663,6 +667,67 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     expect(page.locator("#answer")).to_contain_text("Read first")
     expect(page.get_by_label("Your impression in words")).to_have_value("")
     expect(page.get_by_role("group", name="Brightness").get_by_label("absent")).not_to_be_checked()
+
+
+def test_what_was_written_and_not_kept_is_not_lost_without_a_question(
+    first_page: Page, store: Store
+) -> None:
+    page = first_page
+    asked: list[str] = []
+    leave = False
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message or dialog.type)
+        if leave:
+            dialog.accept()
+        else:
+            dialog.dismiss()
+
+    page.on("dialog", answer)
+
+    def expect_question(count: int) -> None:
+        before = len(asked)
+        page.keyboard.press("Alt+n")
+        page.wait_for_timeout(500)
+        assert len(asked) - before == count
+        asked.clear()
+
+    page.keyboard.press("Alt+n")  # nothing was written yet
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    words = page.get_by_label("Your impression in words")
+    page.get_by_role("group", name="Brightness").get_by_label("absent").check()
+    expect_question(1)
+    words.fill("Dark.")
+    expect_question(1)
+    page.get_by_role("button", name="Clear all").click()
+    assert "would be lost" in asked.pop()
+    expect(words).to_have_value("Dark.")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    # The impression is kept; a reason is not, until it stands in a decision.
+    page.get_by_label("Reason").press_sequentially("Motion.")
+    expect_question(1)
+    page.get_by_role("button", name="Override", exact=True).click()
+    expect(page.locator("#decision-place")).to_contain_text("overridden")
+    page.get_by_label("Reason").press_sequentially(" Twice.")
+    expect_question(1)
+    with page.expect_event("dialog") as question:
+        page.evaluate("() => void setTimeout(() => location.reload())")
+    assert question.value.type == "beforeunload"
+    expect(page.get_by_label("Reason")).to_have_value("Motion. Twice.")
+    page.get_by_role("button", name="Override", exact=True).click()
+    page.wait_for_timeout(700)
+    asked.clear()
+    expect_question(0)
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    # Who says so leaves.
+    predict(page)
+    words.fill("Hoarse.")
+    leave = True
+    expect_question(1)
+    expect(page.locator("#note")).to_contain_text("fever")
 
 
 def test_a_changed_study_asks_for_another_impression(first_page: Page, store: Store) -> None:

@@ -72,6 +72,10 @@ WORDS = {
         "Moves with the present study, by its relative place: not both have a pixel spacing"
     ),
     "apart": message("Moves by itself"),
+    "unkept": message(
+        "What you wrote of this study is not kept yet, and would be lost. Leave the study all the "
+        "same?"
+    ),
     "pair-keys": message(
         "L links the two studies or takes the link off, S gives both the same window."
     ),

@@ -51,6 +51,11 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     return reading_panel.decision_html(desk.language, step, stored=stored)
 
 
+def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
+    """Show the impression that was kept before the answer."""
+    return reading_panel.impression_html(desk.language, room.questions, step)
+
+
 def list_said(parts: Parts) -> "list[gradio.HTML]":
     """List where something is said of a study, all of which goes when its note changes."""
     return [parts.answer, parts.report.place, parts.reach, *parts.explained]
@@ -86,6 +91,7 @@ def answer_study(
         shown[parts.controls.target] = chosen
     shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
     shown[parts.verdict.place] = show_decision(room, desk, step)
+    shown[parts.verdict.impression] = show_impression(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
