@@ -20,6 +20,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from medfuse.bundle import NOTICE
@@ -347,10 +348,41 @@ def test_bad_input_is_told_in_words(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("no image, no note and no voice")
     image = page.locator("input[type=file]").nth(0)
     image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": b"not an image"})
-    expect(page.locator("#image .mf-problem")).to_be_visible()
+    expect(page.locator("#image .mf-problem")).to_contain_text("not a DICOM file")
     predict(page)
-    expect(page.locator("#answer .mf-problem")).to_contain_text("DICOM")
+    expect(page.locator("#answer")).to_contain_text("no image, no note and no voice")
     expect(page.locator("body")).not_to_contain_text("Doe")
+
+
+def test_one_image_that_cannot_be_used_takes_no_other_along(page: Page) -> None:
+    good = make_dicom(np.full((9, 18), 7, np.uint16))
+    another = make_dicom(np.full((9, 9), 7, np.uint16), patient_id="Other")
+    png = io.BytesIO()
+    Image.new("L", (4, 4)).save(png, format="PNG")
+    given = [good, b"not an image", png.getvalue(), b"nor this", another, good]
+    page.locator("input[type=file]").nth(0).set_input_files(
+        [FilePayload(name=f"Doe{i}.dcm", mimeType="", buffer=d) for i, d in enumerate(given)]
+    )
+    image = page.locator("#image")
+    expect(image).to_contain_text("Frame 1 of 2")
+    for said in (
+        "Image 2, 4 of 6 given cannot be used. the file is not a DICOM file",
+        "Image 3 of 6 given cannot be used. a PNG or JPEG came where DICOM is expected",
+        "Image 5 of 6 given cannot be used. PatientID differs",
+        "The other images were taken.",
+    ):
+        expect(image).to_contain_text(said)
+    expect(page.locator("body")).not_to_contain_text("Doe")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    # What is given afterwards and cannot be used changes nothing of the study or its answer.
+    bad = FilePayload(name="Doe.dcm", mimeType="", buffer=b"nor this")
+    page.locator("input[type=file]").nth(0).set_input_files(bad)
+    expect(image).to_contain_text("Image 1 of 1 given cannot be used.")
+    expect(image).to_contain_text("Frame 1 of 2")
+    expect(page.locator("#answer")).to_contain_text("%")
+    turn_to_chinese(page)
+    expect(image).to_contain_text("第 1 幅无法使用")
 
 
 def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:

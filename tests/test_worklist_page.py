@@ -11,13 +11,13 @@ from pathlib import Path
 import gradio
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from medfuse.config import PrepareSettings
 from medfuse.errors import InputError
 from medfuse.types import Prediction, Study
-from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.answer import Answer, NoveltyAnswer, format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
@@ -482,7 +482,7 @@ def decide(page: Page, how: str, wording: str = "", reason: str = "") -> None:
 @pytest.mark.parametrize(
     ("how", "wording", "reason", "kept"),
     [
-        ("Accept", "", "", "accepted."),
+        ("Accept", "Of an edit", "Of an override", "accepted."),
         ("Edit", "Bright on the left.", "The right is dark.", "accepted with changes"),
         ("Override", "", "Motion.", "overridden"),
     ],
@@ -496,12 +496,16 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
-    if reason:
+    if how != "Accept":
         decide(page, how, wording)
         expect(page.locator("#decision-place [role=alert]")).to_contain_text("needs a reason")
         assert statuses(store)[0] == "opened"
     decide(page, how, wording, reason)
     expect(page.locator("#decision-place [role=status]")).to_contain_text(kept)
+    if how == "Accept":  # what was written for another decision is none of this one
+        wording = reason = ""
+    expect(page.get_by_label("Final wording")).to_have_value(wording)
+    expect(page.get_by_label("Reason")).to_have_value(reason)
     expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
     assert statuses(store) == ["read", "waiting", "waiting"]
     shown, decided = list(store.list_readings())[before:]
@@ -526,6 +530,33 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
     expect(page.get_by_label("Reason")).to_have_value("")
+
+
+def test_an_answer_that_is_all_withheld_is_not_accepted_but_its_referral_noted(
+    page: Page, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_unlike(prediction: Prediction) -> Answer:
+        answer = to_answer(prediction)
+        unlike = {m: NoveltyAnswer(p_value=0.0, novel=True) for m in answer.used}
+        return answer.model_copy(update={"novelty": unlike})
+
+    monkeypatch.setattr("medfuse_serving.page.answering.to_answer", answer_unlike)
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Refer to a human.")
+    for how in ("Accept", "Edit", "Override"):
+        expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Referral noted").click()
+    expect(page.locator("#decision-place")).to_contain_text("the referral was noted")
+    expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
+    *_, kept = store.list_readings()
+    assert kept.decision == "acknowledge"
+    monkeypatch.undo()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    expect(page.get_by_role("button", name="Accept", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Referral noted")).to_be_hidden()
 
 
 def test_a_reading_has_the_name_of_who_is_logged_in(
@@ -626,6 +657,10 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     assert impression.impression_at is not None
     assert shown.answered_at is not None
     assert impression.impression_at < shown.answered_at
+    # It stands beside the answer, in the reader's language.
+    kept = page.locator("#kept-impression")
+    for said in ("Brightness: absent", "Loudness (dB): 12.5", "Dark, and loud."):
+        expect(kept).to_contain_text(said)
     # The next study begins with an empty form.
     page.keyboard.press("Alt+n")
     expect(page.locator("#note")).to_contain_text("hoarse")
@@ -633,6 +668,67 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     expect(page.locator("#answer")).to_contain_text("Read first")
     expect(page.get_by_label("Your impression in words")).to_have_value("")
     expect(page.get_by_role("group", name="Brightness").get_by_label("absent")).not_to_be_checked()
+
+
+def test_what_was_written_and_not_kept_is_not_lost_without_a_question(
+    first_page: Page, store: Store
+) -> None:
+    page = first_page
+    asked: list[str] = []
+    leave = False
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message or dialog.type)
+        if leave:
+            dialog.accept()
+        else:
+            dialog.dismiss()
+
+    page.on("dialog", answer)
+
+    def expect_question(count: int) -> None:
+        before = len(asked)
+        page.keyboard.press("Alt+n")
+        page.wait_for_timeout(500)
+        assert len(asked) - before == count
+        asked.clear()
+
+    page.keyboard.press("Alt+n")  # nothing was written yet
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    words = page.get_by_label("Your impression in words")
+    page.get_by_role("group", name="Brightness").get_by_label("absent").check()
+    expect_question(1)
+    words.fill("Dark.")
+    expect_question(1)
+    page.get_by_role("button", name="Clear all").click()
+    assert "would be lost" in asked.pop()
+    expect(words).to_have_value("Dark.")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    # The impression is kept; a reason is not, until it stands in a decision.
+    page.get_by_label("Reason").press_sequentially("Motion.")
+    expect_question(1)
+    page.get_by_role("button", name="Override", exact=True).click()
+    expect(page.locator("#decision-place")).to_contain_text("overridden")
+    page.get_by_label("Reason").press_sequentially(" Twice.")
+    expect_question(1)
+    with page.expect_event("dialog") as question:
+        page.evaluate("() => void setTimeout(() => location.reload())")
+    assert question.value.type == "beforeunload"
+    expect(page.get_by_label("Reason")).to_have_value("Motion. Twice.")
+    page.get_by_role("button", name="Override", exact=True).click()
+    page.wait_for_timeout(700)
+    asked.clear()
+    expect_question(0)
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    # Who says so leaves.
+    predict(page)
+    words.fill("Hoarse.")
+    leave = True
+    expect_question(1)
+    expect(page.locator("#note")).to_contain_text("fever")
 
 
 def test_a_changed_study_asks_for_another_impression(first_page: Page, store: Store) -> None:

@@ -521,7 +521,8 @@ def _find_picture(
 ) -> tuple[Place, FrameSource, int]:
     if not settings.pictures:
         raise DicomError(
-            "a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"
+            "a PNG or JPEG came where DICOM is expected; give the DICOM file that it was made "
+            "from, or use a model that was trained with image.pictures"
         )
     rows, columns = read_picture_size(data, limits)
     return place_picture(instance), FrameSource(instance, 0, None), 4 * rows * columns

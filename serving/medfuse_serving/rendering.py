@@ -34,7 +34,7 @@ from medfuse_serving.answer import (
 )
 from medfuse_serving.language import SOURCE, Language, message
 from medfuse_serving.report.record import ReferralRecord
-from medfuse_serving.report.withhold import find_referrals, list_questions, withhold
+from medfuse_serving.report.withhold import find_referrals, is_withheld, list_questions, withhold
 from medfuse_serving.report.words import say_next_step, say_reason, title
 
 WAVE_POINTS = 300
@@ -73,6 +73,10 @@ WORDS = {
         "Moves with the present study, by its relative place: not both have a pixel spacing"
     ),
     "apart": message("Moves by itself"),
+    "unkept": message(
+        "What you wrote of this study is not kept yet, and would be lost. Leave the study all the "
+        "same?"
+    ),
     "pair-keys": message(
         "L links the two studies or takes the link off, S gives both the same window."
     ),
@@ -153,12 +157,9 @@ def answer_html(
         answer: Of the model.
         explanations: Of it, as many as there are.
     """
-    referrals = {
-        target: referral
-        for referral in find_referrals(answer, explanations)
-        for target in referral.targets
-    }
-    text = withhold(answer, tuple(referrals.values())).findings_text
+    own = find_referrals(answer, explanations)
+    referrals = {target: referral for referral in own for target in referral.targets}
+    text = withhold(answer, own).findings_text
     used = "".join(_used_html(language, m, m in answer.used) for m in MODALITIES)
     remarks = "".join(
         f"<li><b>{escape_text(title(language, remark.modality))}{language.text('.')}</b> "
@@ -172,7 +173,7 @@ def answer_html(
         said = (describe_promises(answer.promises, language), describe_basis(answer, language))
         promises = "".join(f'<p class="mf-legend">{escape_text(s)}</p>' for s in said if s)
     return (
-        f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}">'
+        f'<div class="mf-answer{" mf-referred" if is_withheld(answer, own) else ""}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
         + ("" if text is None else _text_html(language, text))
@@ -239,13 +240,6 @@ def _used_html(language: Language, modality: Modality, used: bool) -> str:
     said = language.text("used") if used else language.text("not given")
     name = escape_text(title(language, modality))
     return f'<li class="{"mf-used" if used else "mf-absent"}">{name}: {escape_text(said)}</li>'
-
-
-def _is_referred(answer: Answer, referrals: Mapping[str, ReferralRecord]) -> bool:
-    """Say whether nothing is left of an answer that may be shown."""
-    return all(
-        not task.used or set(list_questions(task)) <= set(referrals) for task in answer.tasks
-    )
 
 
 def _task_html(

@@ -51,6 +51,11 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     return reading_panel.decision_html(desk.language, step, stored=stored)
 
 
+def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
+    """Show the impression that was kept before the answer."""
+    return reading_panel.impression_html(desk.language, room.questions, step)
+
+
 def list_said(parts: Parts) -> "list[gradio.HTML]":
     """List where something is said of a study, all of which goes when its note changes."""
     return [parts.answer, parts.report.place, parts.reach, *parts.explained]
@@ -86,6 +91,7 @@ def answer_study(
         shown[parts.controls.target] = chosen
     shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
     shown[parts.verdict.place] = show_decision(room, desk, step)
+    shown[parts.verdict.impression] = show_impression(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
@@ -147,13 +153,16 @@ def decide(
     step = keep(room, decided)
     row = desk.row and desk.row.model_copy(update={"status": Status.READ})
     parts = room.parts
-    return {
+    shown: Shown = {
         parts.states.read: step,
         parts.verdict.place: show_decision(room, desk, step),
         parts.worklist.place: list_html(desk.language, row),
         parts.states.report: None,
         parts.report.place: "",
     }
+    if decision == "accept":  # nothing of them was kept
+        shown |= dict.fromkeys(parts.verdict.given, "")
+    return shown
 
 
 def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
@@ -227,7 +236,13 @@ def connect_answering(room: Room) -> None:
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
             [*typed, states.desk, states.read, *verdict.given],
-            [states.read, verdict.place, parts.worklist.place, states.report, *list_said(parts)],
+            [
+                states.read,
+                *parts.decided,
+                parts.worklist.place,
+                states.report,
+                *list_said(parts),
+            ],
             show_progress_on=verdict.place,
             **UNQUEUED,
         )

@@ -16,15 +16,42 @@ from medfuse_serving.viewer import viewer_html
 def show_image(desk: Desk) -> str:
     """Show the image in the viewer, or why there is none."""
     language = desk.language
+    refused = refused_html(desk)
     if desk.problem:
-        body = rendering.problem_html(language, desk.problem)
+        body = "" if refused else rendering.problem_html(language, desk.problem)
     elif desk.frames is None:
         body = rendering.empty_html(language.text("No image given."))
     else:
         name = language.text("Present study")
         which = escape_text(language.text("Present study: what the answer is about"))
         body = f'<p class="mf-which">{which}</p>{viewer_html(desk.frames, name)}'
-    return rendering.card_html(language.text("Image"), body)
+    return rendering.card_html(language.text("Image"), refused + body)
+
+
+def refused_html(desk: Desk) -> str:
+    """Say which images cannot be used and why, and what their giver may do; nothing of none."""
+    language = desk.language
+    numbers: dict[str, list[int]] = {}
+    for image in desk.refused:
+        numbers.setdefault(image.reason, []).append(image.number)
+    if not numbers:
+        return ""
+    said = "".join(
+        rendering.problem_html(
+            language,
+            reason,
+            language.text(
+                "Image {numbers} of {count} given cannot be used.",
+                numbers=", ".join(map(str, own)),
+                count=desk.refused[0].count,
+            ),
+        )
+        for reason, own in numbers.items()
+    )
+    advice = [language.text("Give each image as the DICOM file that the archive (PACS) has of it.")]
+    if desk.frames is not None:
+        advice.append(language.text("The other images were taken."))
+    return f'{said}<p class="mf-legend">{escape_text(" ".join(advice))}</p>'
 
 
 def show_prior_of(desk: Desk, prior: Prior, settings: PrepareSettings) -> str:

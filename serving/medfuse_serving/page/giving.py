@@ -20,8 +20,8 @@ from medfuse_serving.page.desk import (
     check_size,
     clear_answer,
     edit_note,
-    lay_images,
     lay_out,
+    take_images,
     take_up,
     write_down,
 )
@@ -120,12 +120,18 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, rea
 def add_images(
     room: Room, paths: list[str], desk: Desk, text: str, laid: str, prior: Prior
 ) -> Shown:
-    """Add images to the study."""
-    added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
-    images = desk.study.images + added
-    desk = lay_images(edit_note(desk, text, laid), images, room.settings, room.shelves)
-    beside = show_prior_of(desk, prior, room.settings)
+    """Add images to the study; where none can be used, it stays as it is, with what was said."""
     parts = room.parts
+    before, desk = desk, edit_note(desk, text, laid)
+    desk = take_images(desk, paths, room.settings, room.shelves)
+    if desk.study == before.study:
+        told = replace(before, refused=desk.refused)
+        return {
+            parts.states.desk: told,
+            parts.evidence.image: show_image(told),
+            parts.given.images: None,
+        }
+    beside = show_prior_of(desk, prior, room.settings)
     return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
 
 

@@ -142,7 +142,7 @@ class Parts:
     @property
     def decided(self) -> "list[gradio.components.Component]":
         """What a decision is written and shown in."""
-        return [*self.verdict.given, self.verdict.place]
+        return [*self.verdict.given, self.verdict.place, self.verdict.impression]
 
     @property
     def study(self) -> "list[gradio.components.Component]":
@@ -254,7 +254,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
     labels.put(microphone, message("Record"))
     with gr.Row():
-        clear = labels.put(gr.Button(), message("Clear all"))
+        clear = labels.put(gr.Button(elem_id="clear-all"), message("Clear all"))
         ask = labels.put(gr.Button(variant="primary"), message("Predict"))
     return Given(
         example,

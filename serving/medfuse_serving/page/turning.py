@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from medfuse_serving import rendering
 from medfuse_serving.language import find_language
 from medfuse_serving.missing import Reaches
-from medfuse_serving.page.answering import show_decision
+from medfuse_serving.page.answering import show_decision, show_impression
 from medfuse_serving.page.desk import Desk, edit_note, turn_to
 from medfuse_serving.page.desk_view import (
     show_answer,
@@ -60,6 +60,7 @@ def turn(
         parts.reach: show_reaches(desk, reaches),
         parts.worklist.place: list_html(language, desk.row),
         parts.verdict.place: show_decision(room, desk, step),
+        parts.verdict.impression: show_impression(room, desk, step),
         parts.impression.questions: show_questions(room, desk),
         parts.impression.place: "",
     }

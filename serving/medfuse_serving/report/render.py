@@ -64,6 +64,7 @@ DECISIONS = {
     "accept": message("accepted"),
     "edit": message("accepted with changes"),
     "override": message("overridden"),
+    "acknowledge": message("withheld, and its referral noted"),
 }
 
 
@@ -218,7 +219,7 @@ def _draw_reading(paper: Paper, language: Language, record: ReportRecord) -> Non
         rows.append((language.text("Impression kept"), to_utc(reading.impression_at)))
     if reading.answered_at is not None:
         rows.append((language.text("Answer shown"), to_utc(reading.answered_at)))
-    rows.append((language.text("Signed"), to_utc(reading.signed_at)))
+    rows.append((language.text("Decided"), to_utc(reading.signed_at)))
     paper.rows((), rows, (1, 3), size=SMALL)
 
 
