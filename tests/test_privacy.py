@@ -11,20 +11,20 @@ from urllib.parse import urlparse
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.language import ENGLISH, Language
+from medfuse_serving.language import ENGLISH, Language, find_language
 from medfuse_serving.login.accounts import Accounts, make_account
-from medfuse_serving.login.door import UNATTENDED, Guard, mount_login
+from medfuse_serving.login.door import COOKIE, UNATTENDED, Guard, mount_login
 from medfuse_serving.login.sessions import IDLE_S
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
-from tests.browser import open_browser, open_page
+from tests.browser import assert_accessible, open_browser, open_page
 from tests.hand_bundle import make_study
 from tests.live import running
 
@@ -238,15 +238,17 @@ def test_what_a_page_asks_by_itself_keeps_nobody_logged_in(served: Served) -> No
             assert client.post("/worklist/rows", json={}, headers=quietly).status_code == 200
         served.clock.now_s += IDLE_S / 4
         assert client.get("/reader", headers=quietly).status_code == 401
+        sent = client.get("/", headers={"accept": "text/html"})
+        assert sent.headers["location"] == "/login?ended"
 
 
 def test_a_page_that_nobody_uses_is_emptied_once_its_log_in_ends(
     browser: Browser, served: Served
 ) -> None:
     asked: list[str] = []
-    with open_page(browser, f"{served.url}/login") as page:
+    with open_page(browser, f"{served.url}/login?language=zh") as page:
         page.clock.install()
-        log_in(page, "ann")
+        log_in(page, "ann", find_language("zh"))
         page.locator("mf-worklist .mf-row").first.click()
         expect(page.locator("#note")).to_contain_text("cough and fever")
         served.clock.now_s += IDLE_S * 2 / 3
@@ -263,4 +265,35 @@ def test_a_page_that_nobody_uses_is_emptied_once_its_log_in_ends(
         expect(page.locator("#note")).to_contain_text("cough and fever")
         served.clock.now_s += IDLE_S / 3
         page.clock.run_for(16_000)
+        assert_gone(page, served.url, find_language("zh"))
+        expect(page.get_by_role("alert")).to_contain_text("请重新登录后继续")
+        assert_accessible(page, "a log-in that has ended", fewest=8)
+        log_in(page, "ann", find_language("zh"))
+        expect(page.locator("mf-worklist .mf-row").first).to_be_visible()
+
+
+@pytest.mark.parametrize("does", ["Predict", "gives a file"])
+def test_what_is_done_after_a_log_in_ended_elsewhere_leads_to_logging_in_again(
+    does: str, browser: Browser, served: Served
+) -> None:
+    toasts: list[str] = []
+    with open_page(browser, f"{served.url}/") as page:
+        log_in(page, "ann")
+        open_study(page)
+        page.on("console", lambda m: toasts.append(m.text))
+        page.evaluate(
+            """() => new MutationObserver(() => {
+                for (const at of document.querySelectorAll("[data-testid=toast-body]"))
+                    console.log(at.innerText);
+            }).observe(document.body, { childList: true, subtree: true })"""
+        )
+        page.request.post(f"{served.url}/logout")
+        page.context.add_cookies([{"name": COOKIE, "value": "ended", "url": served.url}])
+        if does == "Predict":
+            page.get_by_role("button", name="Predict").click()
+        else:
+            upload = FilePayload(name="x", mimeType="", buffer=make_study().images[0])
+            page.locator("input[type=file]").nth(0).set_input_files(upload)
         assert_gone(page, served.url)
+        expect(page.get_by_role("alert")).to_contain_text("You are no longer logged in")
+        assert not [said for said in toasts if "rror" in said and "401" not in said]
