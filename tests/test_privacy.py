@@ -19,6 +19,7 @@ from medfuse_serving.language import ENGLISH, Language, find_language
 from medfuse_serving.login.accounts import Accounts, make_account
 from medfuse_serving.login.door import COOKIE, UNATTENDED, Guard, mount_login
 from medfuse_serving.login.sessions import IDLE_S
+from medfuse_serving.page import owning
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
@@ -142,10 +143,16 @@ def test_going_back_after_logging_out_shows_nothing(browser: Browser, served: Se
         # Nor a page that was left otherwise, and whose log-in ended meanwhile.
         log_in(page, "ann")
         open_study(page)
+        page.evaluate(
+            """() => addEventListener("pageshow", () => {
+                sessionStorage.seen = document.body.innerText.includes("cough");
+            })"""
+        )
         page.goto(f"{served.url}/healthz")
         page.request.post(f"{served.url}/logout")
         go_back(page)
         assert_gone(page, served.url)
+        assert page.evaluate("sessionStorage.seen") != "true"  # not for a moment
 
 
 def client_of(page: Page, url: str) -> httpx.Client:
@@ -197,6 +204,9 @@ def test_the_name_of_a_session_opens_it_to_its_own_reader_alone(
         page.get_by_role("button", name="Make a PDF report").click()
         expect(page.get_by_role("link", name="Download the report")).to_be_visible()
         frames = f"/shelves/{page.locator('#image mf-viewer').get_attribute('data-shelf')}/0"
+        if not asks:  # or a link from elsewhere would make the page another's
+            (cookie,) = [c for c in page.context.cookies() if c["name"] == owning.COOKIE]
+            assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
         own, foreign = client_of(page, url), client_of(other, url)
         with own, foreign:
             (asked,) = sent
@@ -236,6 +246,8 @@ def test_what_a_page_asks_by_itself_keeps_nobody_logged_in(served: Served) -> No
             served.clock.now_s += IDLE_S / 4
             assert client.get("/reader", headers=quietly).status_code == 200
             assert client.post("/worklist/rows", json={}, headers=quietly).status_code == 200
+            with client.stream("GET", "/gradio_api/heartbeat/x") as beating:
+                assert beating.status_code == 200
         served.clock.now_s += IDLE_S / 4
         assert client.get("/reader", headers=quietly).status_code == 401
         sent = client.get("/", headers={"accept": "text/html"})

@@ -42,6 +42,9 @@ OPEN = frozenset({"/login", "/healthz", "/readyz", "/web/login.css"})
 UNATTENDED = "medfuse-unattended"
 """A header of what a page asks by itself, while its reader may be anywhere."""
 
+HEARTBEAT = "/gradio_api/heartbeat/"
+"""What Gradio asks by itself."""
+
 FORM_BYTES = 8 * 1024
 
 logger = logging.getLogger(__name__)
@@ -94,7 +97,8 @@ class RequireLogin:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope)
-        token, used = request.cookies.get(COOKIE, ""), UNATTENDED not in request.headers
+        token = request.cookies.get(COOKIE, "")
+        used = UNATTENDED not in request.headers and HEARTBEAT not in scope["path"]
         name = self.guard.sessions.find(token, self.guard.now_s(), used=used)
         if name is None and "authorization" in request.headers:
             name_or_wait = await self._check_basic(request)

@@ -113,8 +113,11 @@ def _say_unused() -> Response:
 
 
 def _giving_cookie(send: Send, *, secure: bool) -> Send:
-    """Give the browser that asks for the page its cookie, 256 random bits, until it is closed."""
-    cookie = f"{COOKIE}={secrets.token_urlsafe(32)}; HttpOnly; Path=/; SameSite=Strict"
+    """Give the browser that asks for the page its cookie, 256 random bits, until it is closed.
+
+    A strict one would not come by a link from another site, and a new one take its place.
+    """
+    cookie = f"{COOKIE}={secrets.token_urlsafe(32)}; HttpOnly; Path=/; SameSite=Lax"
 
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":
