@@ -278,6 +278,7 @@ def test_the_same_window_is_an_option(browser: Browser, two: Two, url: str) -> N
         expect(level).to_have_value("3300")
         assert_nearest(read_greys(prior), brightness(second, (3300, 6000)))
         prior.get_by_label("Width", exact=True).fill("500")
+        prior.get_by_label("Width", exact=True).press("Enter")
         expect(present.get_by_label("Width", exact=True)).to_have_value("500")
         assert_nearest(read_greys(present), brightness(first, (3300, 500)))
         prior.locator(".mf-stage").press("i")

@@ -182,8 +182,9 @@ def test_a_window_by_hand_by_keys_and_by_drag_is_what_pydicom_makes_of_it(
             return center, width
 
         assert assert_shown() == (40, 400)
-        window[0].fill("-125")
-        window[1].fill("901")
+        for field, typed in zip(window, ("-125", "901"), strict=True):
+            field.fill(typed)
+            field.press("Enter")
         assert assert_shown() == (-125, 901)
         page.get_by_role("combobox", name="Preset").select_option("Bone")
         assert assert_shown() == (400, 1800)
@@ -207,6 +208,45 @@ def test_a_window_by_hand_by_keys_and_by_drag_is_what_pydicom_makes_of_it(
         inverted = read_greys(page)
         assert_nearest(inverted, 255 - brightness(data, (40, 400)))
         expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_level_and_a_width_are_taken_as_typed_or_refused_with_the_reason(
+    browser: Browser, desk: Desk, url: str
+) -> None:
+    data = make_file(SIGNED, WindowCenter=40, WindowWidth=400, Modality="CT")
+    with looking(browser, desk, url, data) as page:
+        boxes = {name: page.get_by_label(name, exact=True) for name in ("Level", "Width")}
+        fault = page.get_by_role("alert")
+        applied = (
+            "() => (w => [w.center, w.width])(document.querySelector('mf-viewer').state.window)"
+        )
+
+        def type_in(name: str, typed: str, end: str = "Enter") -> object:
+            boxes[name].click(click_count=3)
+            for key in typed:
+                page.keyboard.press(key)
+            expect(boxes[name]).to_have_value(typed)
+            page.keyboard.press(end)
+            expect(boxes[name]).to_have_value(typed)
+            return page.evaluate(applied)
+
+        assert type_in("Level", "12.5") == [12.5, 400]
+        assert type_in("Level", "1000.25", end="Tab") == [1000.25, 400]
+        assert type_in("Level", "123456") == [123456, 400]
+        assert type_in("Level", "-600.125") == [-600.125, 400]
+        assert type_in("Width", "1500.5", end="Tab") == [-600.125, 1500.5]
+        expect(fault).to_be_hidden()
+        for name, typed, reason in (
+            ("Width", "-5", "greater than 0"),
+            ("Width", "0.75", "at least 1"),
+            ("Level", "12,5", "a number"),
+        ):
+            assert type_in(name, typed, end="Tab") == [-600.125, 1500.5]
+            expect(boxes[name]).to_have_attribute("aria-invalid", "true")
+            expect(fault.filter(has_text=reason)).to_be_visible()
+            boxes[name].press("Escape")
+            expect(boxes[name]).not_to_have_attribute("aria-invalid", "true")
+        assert [box.input_value() for box in boxes.values()] == ["-600.125", "1500.5"]
 
 
 def test_distances_are_in_mm_where_the_header_allows(
