@@ -12,9 +12,16 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from medfuse.config import PrepareSettings
-from medfuse.data.dicom import FrameSource, choose_frames, list_frames
+from medfuse.config import Limits, PrepareSettings
+from medfuse.data.dicom import (
+    FrameSource,
+    Identity,
+    choose_frames,
+    list_frames,
+    read_file_identity,
+)
 from medfuse.data.grey import LookupTable
+from medfuse.data.picture import is_picture
 from medfuse.data.viewing import View, ViewingFrame, read_viewing
 from medfuse.overlay import OPACITY, Layer, escape_text
 from medfuse_serving.language import Language
@@ -28,10 +35,12 @@ class Frames:
     Attributes:
         shelf: All of them, in order.
         read: Of each, its number among those that the model reads; None where it does not.
+        identities: Whose study each image says it is part of.
     """
 
     shelf: Shelf
     read: tuple[int | None, ...]
+    identities: frozenset[Identity]
 
 
 def shelve_frames(
@@ -51,7 +60,8 @@ def shelve_frames(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_frame(language, frame, number, read)
 
-    return Frames(_put(images, sources, describe, settings, shelves), read)
+    shelf = _put(images, sources, describe, settings, shelves)
+    return Frames(shelf, read, list_identities(images, settings.limits))
 
 
 def shelve_prior(
@@ -68,7 +78,22 @@ def shelve_prior(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_prior(language, frame, number, len(sources))
 
-    return Frames(_put(images, sources, describe, settings, shelves), (None,) * len(sources))
+    shelf = _put(images, sources, describe, settings, shelves)
+    identities = list_identities(images, settings.limits)
+    return Frames(shelf, (None,) * len(sources), identities)
+
+
+def list_identities(images: Sequence[bytes], limits: Limits) -> frozenset[Identity]:
+    """Read whose study each image says it is part of; a plain picture says nothing.
+
+    Raises:
+        DicomError: An image is damaged.
+        LimitError: An image holds more than a limit allows.
+    """
+    return frozenset(
+        Identity(None, None) if is_picture(image) else read_file_identity(image, limits)
+        for image in images
+    )
 
 
 def _put(

@@ -29,6 +29,7 @@ from medfuse_serving.page.desk_view import (
     show_note,
     show_prior_of,
     show_voice,
+    show_which,
 )
 from medfuse_serving.page.room import (
     QUIET,
@@ -59,6 +60,7 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
+        parts.which: show_which(desk, room.examples),
         parts.given.note: desk.note_text,
         parts.given.laid: desk.form,
         evidence.image: show_image(desk),
@@ -116,7 +118,7 @@ def add_images(
     added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
     images = desk.study.images + added
     desk = lay_images(edit_note(desk, text, laid), images, room.settings, room.shelves)
-    beside = show_prior_of(desk, prior, room.settings)
+    beside = show_prior_of(desk, prior)
     parts = room.parts
     return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
 
@@ -129,7 +131,7 @@ def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
     parts = room.parts
     return {
         parts.states.prior: prior,
-        parts.evidence.prior: show_prior_of(desk, prior, room.settings),
+        parts.evidence.prior: show_prior_of(desk, prior),
         parts.given.prior_images: None,
     }
 
