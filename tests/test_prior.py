@@ -230,8 +230,10 @@ def test_two_studies_stay_in_step_in_mm_by_wheel_drag_and_keys(
         box = present.locator(".mf-stage").bounding_box()
         assert box
         page.mouse.move(box["x"] + 120, box["y"] + 40)
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         expect(present.locator(".mf-how")).to_contain_text("zoom 625 %")
         expect(prior.locator(".mf-how")).to_contain_text("zoom 1000 %")
         assert_in_mm(present, prior)
@@ -270,7 +272,9 @@ def test_without_both_spacings_they_go_by_their_relative_place(
         box = present.locator(".mf-stage").bounding_box()
         assert box
         page.mouse.move(box["x"] + 300, box["y"] + 200)
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         column, row, scale = find_middle(present)
         assert scale == pytest.approx(5.0)
         expected = (column / 100 * 80, row / 60 * 40, 5.0 * 1.25)

@@ -1,5 +1,6 @@
 """The viewer in a real browser: every pixel on its canvas is what pydicom's VOI LUT gives."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 import medfuse_serving
 from medfuse.config import PrepareSettings
+from medfuse.data.viewing import read_plane
 from medfuse_serving.language import ENGLISH
 from medfuse_serving.rendering import header_html
 from medfuse_serving.shelves import Shelves
@@ -272,14 +274,75 @@ def test_distances_are_in_mm_where_the_header_allows(
             if spacing is None:
                 assert shown == f"{np.hypot(10, 30):.0f} pixels"
             else:
-                assert shown == f"{np.hypot(20 * 0.25, 30 * 0.5):.1f} mm"
+                assert shown == f"{np.hypot(20 * 0.25, 30 * 0.5):.1f} mm, plane not stated"
             # And by keys: from the middle, eight pixels of the screen a stroke.
             stage.press("m")
             stage.press("Enter")
             for _ in range(5):
                 stage.press("ArrowDown")
             shown = page.locator(".mf-measure text").text_content()
-            assert shown == ("10 pixels" if spacing is None else "5.0 mm")
+            assert shown == ("10 pixels" if spacing is None else "5.0 mm, plane not stated")
+
+
+def test_where_a_spacing_holds_is_read_and_said() -> None:
+    projection = {"PixelSpacing": [0.2, 0.2], "ImagerPixelSpacing": [0.2, 0.2], "Modality": "DX"}
+    for elements, plane in (
+        ({}, None),
+        (projection, "detector"),
+        (projection | {"PixelSpacing": [0.15, 0.15]}, "calibrated"),
+        (projection | {"PixelSpacingCalibrationType": "FIDUCIAL"}, "calibrated"),
+        ({"ImagerPixelSpacing": [0.2, 0.2]}, "detector"),
+        ({"NominalScannedPixelSpacing": [0.1, 0.1]}, "film"),
+        ({"PixelSpacing": [0.2, 0.2], "Modality": "DX"}, "unstated"),
+        ({"PixelSpacing": [0.7, 0.7], "Modality": "CT"}, "patient"),
+    ):
+        assert read_plane(make_dataset(WIDE, **elements), 0) == plane
+    uneven = make_file(WIDE, ImagerPixelSpacing=[0.4, 0.8])
+    desk = Desk()
+    desk.lay(uneven)
+    piece = desk.frames[0].shelf.make(0)
+    (length,) = np.frombuffer(piece[:4], "<u4")
+    header = json.loads(piece[4 : 4 + length])
+    assert header["caption"] == (
+        "53 \N{MULTIPLICATION SIGN} 37 pixels of 0.8 \N{MULTIPLICATION SIGN} 0.4 mm at the detector"
+    )
+    assert header["length"] == "{length} mm at the detector"
+
+
+def test_a_measured_line_and_its_length_stay_in_the_picture(
+    browser: Browser, desk: Desk, url: str
+) -> None:
+    pixels = np.zeros((100, 100), np.uint16)
+    data = make_file(pixels, ImagerPixelSpacing=[0.5, 0.5])
+    with looking(browser, desk, url, data) as page:
+        page.get_by_role("button", name="Measure").click()
+        box = page.locator(".mf-stage").bounding_box()
+        assert box
+        # The picture is the 400 px in the middle of 602: the line ends left and right of it.
+        y = box["y"] + 3
+        page.mouse.move(box["x"] + 20, y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 590, y)
+        page.mouse.up()
+        said = page.locator(".mf-measure text")
+        expect(said).to_have_text("50.0 mm at the detector")
+        for _ in range(2):
+            seen = said.bounding_box()
+            assert seen
+            assert box["x"] <= seen["x"]
+            assert seen["x"] + seen["width"] <= box["x"] + box["width"]
+            assert box["y"] <= seen["y"]
+            page.get_by_role("button", name="Zoom in").click()
+
+
+def test_the_wheel_over_one_frame_scrolls_the_page(browser: Browser, desk: Desk, url: str) -> None:
+    with looking(browser, desk, url, make_file(WIDE)) as page:
+        page.set_viewport_size({"width": 700, "height": 300})
+        zoom = page.locator(".mf-how").inner_text()
+        page.locator(".mf-stage").hover(position={"x": 50, "y": 20})
+        page.mouse.wheel(0, 100)
+        page.wait_for_function("scrollY > 50")
+        assert page.locator(".mf-how").inner_text() == zoom
 
 
 def test_frames_are_turned_by_wheel_keys_and_slider_and_say_what_is_read(
@@ -326,8 +389,10 @@ def test_zoom_and_pan_keep_the_point_under_the_pointer(
         assert box
         page.mouse.move(box["x"] + 250, box["y"] + 90)
         expect(point).to_contain_text("(37, 22): 2237")
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         expect(page.locator(".mf-how")).to_contain_text("zoom 625 %")  # 400 % times 1.25 twice
         page.mouse.move(box["x"] + 251, box["y"] + 91)
         expect(point).to_contain_text("(37, 22): 2237")

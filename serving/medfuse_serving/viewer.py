@@ -7,7 +7,7 @@ frame's stored pixels, or a map's colours as a lossless PNG. `web/viewer.js` mak
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -22,10 +22,18 @@ from medfuse.data.dicom import (
 )
 from medfuse.data.grey import LookupTable
 from medfuse.data.picture import is_picture
-from medfuse.data.viewing import View, ViewingFrame, read_viewing
+from medfuse.data.viewing import Plane, View, ViewingFrame, read_viewing
 from medfuse.overlay import OPACITY, Layer, escape_text
-from medfuse_serving.language import Language
+from medfuse_serving.language import Language, message
 from medfuse_serving.shelves import Shelf, Shelves
+
+LENGTHS: Mapping[Plane, str] = {
+    "calibrated": message("{length} mm, calibrated"),
+    "detector": message("{length} mm at the detector"),
+    "film": message("{length} mm on the film"),
+    "unstated": message("{length} mm, plane not stated"),
+}
+"""How a length is said that does not hold in the patient, by where it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def shelve_frames(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_frame(language, frame, number, read)
 
-    shelf = _put(images, sources, describe, settings, shelves)
+    shelf = _put(language, images, sources, describe, settings, shelves)
     return Frames(shelf, read, list_identities(images, settings.limits))
 
 
@@ -78,7 +86,7 @@ def shelve_prior(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_prior(language, frame, number, len(sources))
 
-    shelf = _put(images, sources, describe, settings, shelves)
+    shelf = _put(language, images, sources, describe, settings, shelves)
     identities = list_identities(images, settings.limits)
     return Frames(shelf, (None,) * len(sources), identities)
 
@@ -97,6 +105,7 @@ def list_identities(images: Sequence[bytes], limits: Limits) -> frozenset[Identi
 
 
 def _put(
+    language: Language,
     images: Sequence[bytes],
     sources: Sequence[FrameSource],
     describe: Callable[[ViewingFrame, int], str],
@@ -105,7 +114,8 @@ def _put(
 ) -> Shelf:
     def make(number: int) -> bytes:
         frame = read_viewing(images, sources[number], settings.image, settings.limits)
-        return pack_frame(frame, describe(frame, number))
+        length = say_length(language, "{length}", frame.plane)
+        return pack_frame(frame, describe(frame, number), length)
 
     return shelves.put(len(sources), make)
 
@@ -140,15 +150,30 @@ def _describe_size(language: Language, frame: ViewingFrame) -> str:
     size = {"columns": columns, "rows": rows}
     if not frame.spacing_mm:
         return language.text("{columns} \N{MULTIPLICATION SIGN} {rows} pixels", **size)
+    tall, wide = frame.spacing_mm
+    spacing = f"{wide:.3g}" if wide == tall else f"{wide:.4g} \N{MULTIPLICATION SIGN} {tall:.4g}"
     return language.text(
-        "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {spacing} mm",
-        spacing=f"{frame.spacing_mm[0]:.3g}",
+        "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {length}",
+        length=say_length(language, spacing, frame.plane),
         **size,
     )
 
 
-def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
-    """Write a frame as one piece."""
+def say_length(language: Language, length: str, plane: Plane | None) -> str:
+    """Say a length in mm and where it holds."""
+    if plane == "patient":
+        return f"{length} mm"
+    return language.text(LENGTHS[plane or "unstated"], length=length)
+
+
+def pack_frame(frame: ViewingFrame, caption: str, length: str) -> bytes:
+    """Write a frame as one piece.
+
+    Args:
+        frame: With its values.
+        caption: What is said of it.
+        length: How a length is said, with ``{length}`` in the number's place.
+    """
     rows, columns = frame.values.shape
     header = {
         "rows": rows,
@@ -163,6 +188,7 @@ def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
         "unit": frame.unit,
         "spacing": frame.spacing_mm,
         "caption": caption,
+        "length": length,
     }
     return pack(header, frame.values.tobytes())
 

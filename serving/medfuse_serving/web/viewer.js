@@ -415,6 +415,13 @@ class Viewer extends HTMLElement {
     return { column: (point.x - left) / scale, row: (point.y - top) / (scale * tall) };
   }
 
+  /** Give the same, or what is next to it in the picture where it lies outside. */
+  toInside(point) {
+    const { column, row } = this.toPicture(point);
+    const { columns, rows } = this.frame.header;
+    return { column: Math.min(Math.max(column, 0), columns), row: Math.min(Math.max(row, 0), rows) };
+  }
+
   // Distances ------------------------------------------------------------------------------------
 
   drawLine() {
@@ -434,17 +441,25 @@ class Viewer extends HTMLElement {
       make("line", { x1: a.x, y1: a.y, x2: b.x, y2: b.y, class: kind });
     }
     for (const p of [a, b]) make("circle", { cx: p.x, cy: p.y, r: 4, class: "mf-end" });
-    make("text", { x: b.x + 8, y: b.y - 8 }).textContent = this.distance();
+    const said = make("text", {});
+    said.textContent = this.distance();
+    // Beside the end that is moved, on the side where there is room for all of it.
+    const { width, height } = said.getBBox();
+    const { clientWidth, clientHeight } = this.stage;
+    const x = b.x + 8 + width > clientWidth - 4 ? b.x - 8 - width : b.x + 8;
+    said.setAttribute("x", Math.max(Math.min(x, clientWidth - 4 - width), 4));
+    said.setAttribute("y", Math.max(Math.min(b.y - 8, clientHeight - 8), height));
   }
 
-  /** Give the measured distance in mm, or in pixels where the header gives no spacing. */
+  /** Give the measured distance in mm, with where it holds, or in pixels where the header gives no spacing. */
   distance() {
     const { line } = this.state;
     if (!line?.to) return "";
     const spacing = this.frame.header.spacing;
     const [tall, wide] = spacing ?? [1, 1];
     const long = Math.hypot((line.to.row - line.from.row) * tall, (line.to.column - line.from.column) * wide);
-    return spacing ? `${long.toFixed(1)} mm` : `${long.toFixed(0)} ${word("pixels")}`;
+    if (!spacing) return `${long.toFixed(0)} ${word("pixels")}`;
+    return this.frame.header.length.replace("{length}", long.toFixed(1));
   }
 
   // Maps -----------------------------------------------------------------------------------------
@@ -553,10 +568,10 @@ class Viewer extends HTMLElement {
     };
     stage.addEventListener("contextmenu", (event) => event.preventDefault());
     stage.addEventListener("wheel", (event) => {
-      if (!this.frame) return;
+      if (!this.frame || (this.read.length < 2 && !event.ctrlKey)) return; // the page scrolls
       event.preventDefault();
       const down = Math.sign(event.deltaY);
-      if (this.read.length > 1 && !event.ctrlKey) this.turn(this.state.number + down);
+      if (!event.ctrlKey) this.turn(this.state.number + down);
       else this.zoom(down > 0 ? 1 / ZOOM_STEP : ZOOM_STEP, at(event));
     }, { passive: false });
     stage.addEventListener("pointerdown", (event) => {
@@ -565,7 +580,7 @@ class Viewer extends HTMLElement {
       const tool = event.button === 0 ? this.state.tool : "pan";
       this.drag = { tool, last: at(event), span: this.span(), start: at(event) };
       if (tool === "measure") {
-        const point = this.toPicture(at(event));
+        const point = this.toInside(at(event));
         this.state.line = { number: this.state.number, from: point, to: point };
         this.drawLine();
       }
@@ -606,7 +621,7 @@ class Viewer extends HTMLElement {
       this.nudge(span.center + (point.y - start.y) * step, span.width + (point.x - start.x) * step);
     }
     if (tool === "measure") {
-      this.state.line.to = this.toPicture(point);
+      this.state.line.to = this.toInside(point);
       this.drawLine();
     }
     this.drag.last = point;
@@ -746,7 +761,7 @@ class Viewer extends HTMLElement {
 
   /** Begin a line in the middle of what is seen, for those who measure by keys. */
   startLine() {
-    const point = this.toPicture({ x: this.stage.clientWidth / 2, y: this.stage.clientHeight / 2 });
+    const point = this.toInside({ x: this.stage.clientWidth / 2, y: this.stage.clientHeight / 2 });
     this.state.line = { number: this.state.number, from: point, to: null };
     this.drawLine();
   }
