@@ -667,7 +667,8 @@ def test_an_earlier_study_is_shown_beside_the_present_one_and_has_no_part_in_the
     # Nothing was asked anew, and nothing taken away.
     asked = steady.asked
     assert [place.inner_text() for place in places] == said
-    expect(page.locator("#image .mf-which")).to_have_text("Present study: what the answer is about")
+    present = "Present study: what the answer is about \N{MIDDLE DOT} Study date not given"
+    expect(page.locator("#image .mf-which")).to_have_text(present)
     expect(page.locator("#prior")).to_contain_text("Prior study: for comparison, not read")
     expect(page.locator("#prior .mf-doubt")).to_have_count(0)
     for place, values in (("#image", older[:, ::-1]), ("#prior", older)):
@@ -711,6 +712,13 @@ def test_an_earlier_study_goes_with_the_one_it_was_given_to(page: Page, url: str
     address = give_prior(page, np.full((9, 9), 7), study_uid="1.2.3")
     if how == "Clear all":
         expect(page.locator("#prior .mf-doubt")).to_contain_text("the same study")
+        # It lies over both images, and pushes neither of them down.
+        present, prior = (
+            page.locator(f"{place} .mf-stage").bounding_box() for place in ("#image", "#prior")
+        )
+        assert present
+        assert prior
+        assert prior["y"] == pytest.approx(present["y"])
         page.get_by_role("button", name="Clear all").click()
     else:
         choose_example(page)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gradio
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 from starlette.types import Receive, Scope, Send
@@ -39,7 +40,7 @@ from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from medfuse_serving.worklist.tables import studies
 from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import NOTE, SETTINGS, make_study
+from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 from tests.test_accessibility import LOOKS
@@ -369,6 +370,35 @@ def test_a_note_in_the_browser_is_none_of_a_study_that_has_not_arrived_there(
     assert predictor.asked == asked + 1
     assert predictor.last is not None
     assert predictor.last.note == b"FINDINGS: fever"
+
+
+def test_which_study_it_is_and_its_image_stay_in_sight(page: Page, store: Store) -> None:
+    pixels = np.tile(np.arange(64, dtype=np.uint16) * 64, (48, 1))
+    image = make_dicom(pixels, "P7", study_date="20260203")
+    store.add("Elm", Study(images=(image,), note=b"FINDINGS: none"))
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.reload()
+    which = page.locator("#which .mf-open")
+    expect(page.locator(f"{LIST} .mf-row")).to_have_count(4)
+    expect(which).to_have_count(0)
+    page.locator(f"{LIST} .mf-row").filter(has_text="Elm").click()
+    expect(which).to_have_text(re.compile("Elm.*2026-02-03.*Patient ID P7"))
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    assert not re.search("Elm|P7|2026", page.title() + page.url)
+    stage = page.locator("#image .mf-stage")
+    for place in ("#answer .mf-bars", "#note .mf-note", "#report-ask"):
+        page.locator(place).first.scroll_into_view_if_needed()
+        for seen in (which, stage, page.locator(place).first):
+            expect(seen).to_be_in_viewport(ratio=0.95)
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    box, answer = stage.bounding_box(), page.locator("#answer").bounding_box()
+    assert box
+    assert answer
+    assert box["x"] > answer["x"] + answer["width"]
+    assert box["width"] > 700
+    page.get_by_role("button", name="Clear all").click()
+    expect(which).to_have_count(0)
 
 
 def test_ten_thousand_rows_are_a_few_in_the_page(
@@ -868,6 +898,9 @@ def test_twice_the_zoom_needs_no_scrolling_sideways(first_page: Page) -> None:
     page.set_viewport_size({"width": 640, "height": 512})  # 1280 x 1024 at 200 %
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) <= 0
+    cells = page.locator(f"{LIST} :is([role=gridcell], [role=columnheader])")
+    assert cells.count() == 5 + 3 * 5
+    assert cells.evaluate_all("all => all.filter(c => c.scrollWidth > c.clientWidth).length") == 0
     page.keyboard.press("Alt+n")
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     predict(page)

@@ -31,6 +31,7 @@ from medfuse_serving.page.desk_view import (
     show_note,
     show_prior_of,
     show_voice,
+    show_which,
 )
 from medfuse_serving.page.room import (
     QUIET,
@@ -61,6 +62,7 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
+        parts.which: show_which(desk, room.examples),
         parts.given.note: desk.note_text,
         parts.given.laid: desk.form,
         evidence.image: show_image(desk),
@@ -131,7 +133,7 @@ def add_images(
             parts.evidence.image: show_image(told),
             parts.given.images: None,
         }
-    beside = show_prior_of(desk, prior, room.settings)
+    beside = show_prior_of(desk, prior)
     return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
 
 
@@ -143,7 +145,7 @@ def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
     parts = room.parts
     return {
         parts.states.prior: prior,
-        parts.evidence.prior: show_prior_of(desk, prior, room.settings),
+        parts.evidence.prior: show_prior_of(desk, prior),
         parts.given.prior_images: None,
     }
 

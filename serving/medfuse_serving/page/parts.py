@@ -1,4 +1,4 @@
-"""The parts of the page in their places: what is given on the left, what is shown on the right."""
+"""The parts of the page in their places: what is given, the answer, and the image beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +108,7 @@ class Parts:
     labels: Labels
     states: States
     header: "gradio.HTML"
+    which: "gradio.HTML"
     switch: "gradio.Dropdown"
     worklist: Worklist
     given: Given
@@ -150,6 +151,7 @@ class Parts:
         evidence = self.evidence
         return [
             self.states.desk,
+            self.which,
             *self.given.typed,
             evidence.image,
             evidence.note,
@@ -194,10 +196,11 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
             min_width=160,
         )
     worklist = lay_worklist(ENGLISH, practice.store)
+    which = gr.HTML("", elem_id="which")
     with gr.Row(elem_classes="mf-columns"):
-        with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
+        with gr.Column(elem_classes="mf-give"):
             given = _lay_given(examples, labels)
-        with gr.Column(scale=7, min_width=480):
+        with gr.Column(elem_classes="mf-answering"):
             answer = gr.HTML(show_answer(Desk()), elem_id="answer")
             reach = gr.HTML("", elem_id="reach")
             impression = reading_panel.lay_impression(
@@ -206,11 +209,12 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
             verdict = reading_panel.lay_verdict(labels)
             report = _lay_report(labels, explore=explainer.has_others)
             controls = explanation_panel.lay_controls(explainer, labels)
-            evidence, maps = _lay_evidence(labels, manifest.prepare)
+        evidence, maps = _lay_evidence(labels, manifest.prepare)
     return Parts(
         labels,
         states,
         header,
+        which,
         switch,
         worklist,
         given,
@@ -290,23 +294,22 @@ def _lay_evidence(labels: Labels, settings: PrepareSettings) -> tuple[Evidence, 
     """Lay out the study; page.css shows a map in the evidence's place where there is one."""
     import gradio as gr
 
-    overlays = gr.Checkbox(False, elem_id="overlays", interactive=True)
-    labels.put(overlays, message("Show what spoke for and against over the evidence"))
-    strength = gr.HTML("", elem_id="strength")
-    with gr.Row(elem_id="evidence"):
-        with gr.Column(min_width=320, elem_classes="mf-evidence"):
-            with gr.Row(elem_classes="mf-studies"):
-                image = gr.HTML(show_image(Desk()), elem_id="image")
-                prior = gr.HTML("", elem_id="prior")
-            image_map = gr.HTML("", elem_id="image-map")
-        with gr.Column(min_width=320):
-            with gr.Column(elem_classes="mf-evidence"):
-                note = gr.HTML(show_note(Desk(), settings), elem_id="note")
-                note_map = gr.HTML("", elem_id="note-map")
-            with gr.Column(elem_classes="mf-evidence"):
-                voice = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
-                voice_map = gr.HTML("", elem_id="voice-map")
-    table = gr.HTML("", elem_id="pieces")
+    with gr.Column(elem_classes="mf-looking"), gr.Column(elem_classes="mf-evidence"):
+        overlays = gr.Checkbox(False, elem_id="overlays", interactive=True)
+        labels.put(overlays, message("Show what spoke for and against over the evidence"))
+        strength = gr.HTML("", elem_id="strength")
+        with gr.Row(elem_classes="mf-studies"):
+            image = gr.HTML(show_image(Desk()), elem_id="image")
+            prior = gr.HTML("", elem_id="prior")
+        image_map = gr.HTML("", elem_id="image-map")
+    with gr.Column(elem_classes="mf-hearing"):
+        with gr.Column(elem_classes="mf-evidence"):
+            note = gr.HTML(show_note(Desk(), settings), elem_id="note")
+            note_map = gr.HTML("", elem_id="note-map")
+        with gr.Column(elem_classes="mf-evidence"):
+            voice = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
+            voice_map = gr.HTML("", elem_id="voice-map")
+        table = gr.HTML("", elem_id="pieces")
     return Evidence(image, prior, note, voice), Maps(
         image_map, note_map, voice_map, strength, table
     )

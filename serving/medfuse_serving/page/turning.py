@@ -14,6 +14,7 @@ from medfuse_serving.page.desk_view import (
     show_prior_of,
     show_reaches,
     show_voice,
+    show_which,
 )
 from medfuse_serving.page.explaining import show_explanation
 from medfuse_serving.page.giving import show_questions
@@ -49,8 +50,9 @@ def turn(
     shown: Shown = {
         parts.states.desk: desk,
         parts.states.prior: prior,
-        evidence.prior: show_prior_of(desk, prior, room.settings),
+        evidence.prior: show_prior_of(desk, prior),
         parts.header: rendering.header_html(language),
+        parts.which: show_which(desk, room.examples),
         evidence.image: show_image(desk),
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),

@@ -8,7 +8,7 @@ import { UNATTENDED } from "./reader.js";
 
 const PAGE = 100; // rows of one request
 const SPARE = 4; // rows drawn above and below those in view
-const ROW_REM = 2.25;
+const HIDDEN_PX = 36; // a row's height while the list is folded away
 const WAIT_MS = 150; // after a key in the filter, and while scrolling
 const LOOK_MS = 15000; // how often it is looked for what others have done
 const COLUMNS = ["label", "arrived", "modalities", "status", "reader"];
@@ -108,12 +108,12 @@ class Worklist extends HTMLElement {
       button.addEventListener("click", () => this.sort(name));
       return [name, make("div", { role: "columnheader" }, button)];
     }));
-    const head = make("div", { role: "row", "aria-rowindex": "1", class: "mf-head" }, ...this.heads.values());
+    this.head = make("div", { role: "row", "aria-rowindex": "1", class: "mf-head" }, ...this.heads.values());
     this.body = make("div", { role: "rowgroup", class: "mf-body" });
     this.grid = make("div", {
       role: "grid", tabindex: "0", class: "mf-grid", "aria-label": this.word("keys"),
       "aria-colcount": String(COLUMNS.length),
-    }, make("div", { role: "rowgroup", class: "mf-top" }, head), this.body);
+    }, make("div", { role: "rowgroup", class: "mf-top" }, this.head), this.body);
     this.grid.addEventListener("keydown", (event) => this.pressGrid(event));
     this.grid.addEventListener("scroll", () => this.draw());
     this.grid.addEventListener("focus", () => this.tellActive());
@@ -130,8 +130,9 @@ class Worklist extends HTMLElement {
     this.observer.observe(this.grid);
   }
 
+  /** The height of a row, which is the head's: both have more lines where the page is narrow. */
   get rowHeight() {
-    return ROW_REM * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    return this.head.getBoundingClientRect().height || HIDDEN_PX;
   }
 
   get inView() {
