@@ -230,7 +230,8 @@ def test_nobody_else_can_fetch_the_sound_and_it_is_gone_with_the_study(
         page.get_by_role("button", name="Predict").click()
         expect(page.locator("#answer")).to_contain_text("%")
         assert httpx.get(addresses[0]).status_code == 404
-        assert httpx.get(addresses[1]).status_code == 200
+        assert other.request.get(addresses[1]).status == 200
+        assert page.request.get(addresses[1]).status == 403
         other.get_by_role("button", name="Clear all").click()
         expect(other.locator("#note")).to_contain_text("No note")
         assert httpx.get(addresses[1]).status_code == 404
