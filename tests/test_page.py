@@ -29,12 +29,13 @@ from medfuse.data.dicom import decode_frames
 from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
 from medfuse.errors import BundleError, DicomError, LimitError
+from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.language import ENGLISH
+from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
 from medfuse_serving.page.giving import retype_note
@@ -93,6 +94,15 @@ def test_a_note_shows_its_sections_and_which_are_not_read() -> None:
     assert "not read" not in findings
     assert "fever" in impression
     assert "not read by the model" in impression
+    chinese = note_html(find_language("zh"), NOTE, NoteSettings(), Limits())
+    assert re.findall(r"<h4>([^<]*)", chinese) == ["所见", "诊断印象"]
+
+
+def test_every_section_has_a_name_in_each_language() -> None:
+    for code in LANGUAGES:
+        if code != "en":
+            names = [find_language(code).name(section.lower()) for section in SECTION_HEADINGS]
+            assert not set(names) & {section.lower() for section in SECTION_HEADINGS}
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))

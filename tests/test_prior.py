@@ -117,6 +117,16 @@ def read_caption(frames: Frames) -> str:
     return str(json.loads(piece[4 : 4 + length])["caption"])
 
 
+def test_windows_are_named_in_the_reader_s_language() -> None:
+    files = make_file(RAMP, WindowCenter=[40, 60], WindowWidth=[400, 500], Modality="CT")
+    for code, named in (("en", ["Window 1", "Window 2", "Lung"]), ("zh", ["窗 1", "窗 2", "肺窗"])):
+        frames = shelve_frames(find_language(code), (files,), SETTINGS, Shelves())
+        piece = frames.shelf.make(0)
+        (length,) = struct.unpack("<I", piece[:4])
+        views = json.loads(piece[4 : 4 + length])["views"]
+        assert [view["name"] for view in views][:3] == named
+
+
 def test_its_captions_say_which_study_it_is_in_the_reader_s_language() -> None:
     shelves = Shelves()
     prior = lay_prior(ENGLISH, (make_dicom(RAMP),), SETTINGS, shelves)

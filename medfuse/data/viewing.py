@@ -53,10 +53,17 @@ CROSS_SECTIONS = ("CT", "MR", "PT", "NM")
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A VOI LUT or window by its name."""
+    """A VOI LUT or window by its name.
+
+    Attributes:
+        name: "Window", "Table", "Full range", or one of `PRESETS`.
+        transform: From modality values to greys.
+        number: Among those of the file, from 1; None of any other.
+    """
 
     name: str
     transform: LookupTable | Window
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +175,7 @@ def _name_views(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> t
     found = []
     for number, transform in enumerate(find_views(ds, frame), start=1):
         kind = "Table" if isinstance(transform, LookupTable) else "Window"
-        found.append(View(f"{kind} {number}", transform))
+        found.append(View(kind, transform, number))
     if found:
         read = found.pop(window if window < len(found) else 0)
         found.insert(0, read)

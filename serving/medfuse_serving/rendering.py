@@ -116,13 +116,18 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
         read = (not included or names & included) and not names & excluded
         parts.append(
             f'<section class="mf-section{"" if read else " mf-unread"}">'
-            f"<h4>{escape_text(' and '.join(section.names).capitalize())}"
+            f"<h4>{escape_text(_say_section(language, section.names))}"
             f"{'' if read else unread}</h4>"
             f"<p>{escape_text(body)}</p></section>"
         )
     # A long one scrolls, so keys must reach it.
     region = f'role="region" aria-label="{escape_text(language.text("Note"))}" tabindex="0"'
     return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
+
+
+def _say_section(language: Language, names: Sequence[str]) -> str:
+    """Say a section's names, which a site's own settings may have added to."""
+    return " / ".join(language.name(name.lower()) for name in names).capitalize()
 
 
 def voice_html(language: Language, data: bytes, limits: Limits) -> str:

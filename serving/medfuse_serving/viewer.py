@@ -27,6 +27,18 @@ from medfuse.overlay import OPACITY, Layer, escape_text
 from medfuse_serving.language import Language, message
 from medfuse_serving.shelves import Shelf, Shelves
 
+VIEWS = {
+    "Window": message("Window {number}"),
+    "Table": message("Table {number}"),
+    "Full range": message("Full range"),
+    "Lung": message("Lung"),
+    "Mediastinum": message("Mediastinum"),
+    "Bone": message("Bone"),
+    "Brain": message("Brain"),
+    "Liver": message("Liver"),
+}
+"""How a window or table is said, by its name."""
+
 LENGTHS: Mapping[Plane, str] = {
     "calibrated": message("{length} mm, calibrated"),
     "detector": message("{length} mm at the detector"),
@@ -114,8 +126,7 @@ def _put(
 ) -> Shelf:
     def make(number: int) -> bytes:
         frame = read_viewing(images, sources[number], settings.image, settings.limits)
-        length = say_length(language, "{length}", frame.plane)
-        return pack_frame(frame, describe(frame, number), length)
+        return pack_frame(language, frame, describe(frame, number))
 
     return shelves.put(len(sources), make)
 
@@ -166,13 +177,13 @@ def say_length(language: Language, length: str, plane: Plane | None) -> str:
     return language.text(LENGTHS[plane or "unstated"], length=length)
 
 
-def pack_frame(frame: ViewingFrame, caption: str, length: str) -> bytes:
+def pack_frame(language: Language, frame: ViewingFrame, caption: str) -> bytes:
     """Write a frame as one piece.
 
     Args:
+        language: Of its words.
         frame: With its values.
         caption: What is said of it.
-        length: How a length is said, with ``{length}`` in the number's place.
     """
     rows, columns = frame.values.shape
     header = {
@@ -184,11 +195,11 @@ def pack_frame(frame: ViewingFrame, caption: str, length: str) -> bytes:
         "table": None if frame.table is None else _write_table(frame.table),
         "padding": frame.padding,
         "inverted": frame.inverted,
-        "views": [_write_view(view) for view in frame.views],
+        "views": [_write_view(language, view) for view in frame.views],
         "unit": frame.unit,
         "spacing": frame.spacing_mm,
         "caption": caption,
-        "length": length,
+        "length": say_length(language, "{length}", frame.plane),
     }
     return pack(header, frame.values.tobytes())
 
@@ -237,12 +248,13 @@ def _attributes(frames: Frames, name: str) -> str:
     return f'data-shelf="{frames.shelf.token}" data-read="{json.dumps(frames.read)}"{label}'
 
 
-def _write_view(view: View) -> dict[str, object]:
-    transform = view.transform
+def _write_view(language: Language, view: View) -> dict[str, object]:
+    transform, values = view.transform, {} if view.number is None else {"number": view.number}
+    name = language.text(VIEWS[view.name], **values)
     if isinstance(transform, LookupTable):
-        return {"name": view.name, **_write_table(transform)}
+        return {"name": name, **_write_table(transform)}
     return {
-        "name": view.name,
+        "name": name,
         "center": transform.center,
         "width": transform.width,
         "function": transform.function,
