@@ -17,6 +17,7 @@ from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
+    Handler,
     Room,
     answering,
     find_language_of,
@@ -165,6 +166,20 @@ def decide(
     return shown
 
 
+def noting(handle: Handler, place: int) -> Handler:
+    """Take down of which note an answer is asked, from that place of what a handler is given.
+
+    What heard of the note being left is told by it that what is said is of that note: the desk that
+    it was given may be from before the answer.
+    """
+
+    def handle_noted(changes: Changes, *values: object) -> Shown:
+        changes.asked = values[place : place + 2]
+        return handle(changes, *values)
+
+    return handle_noted
+
+
 def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
     """Find over what the missing parts could move the answer."""
     import gradio as gr
@@ -216,7 +231,7 @@ def connect_answering(room: Room) -> None:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
     parts.given.ask.click(
-        naming(answering(tell(room, predict))),
+        naming(noting(answering(tell(room, predict)), 0)),
         [states.changes, *typed, states.desk],
         answered,
         concurrency_limit=2,
@@ -224,7 +239,7 @@ def connect_answering(room: Room) -> None:
     )
     tell_impression = tell_in(impression.place, refuse_reading)
     impression.keep.click(
-        naming(answering(tell_impression(partial(keep_impression, room)))),
+        naming(noting(answering(tell_impression(partial(keep_impression, room))), 1)),
         [states.changes, impression.keep, *typed, states.desk, impression.text],
         answered,
         js=reading_panel.TAKE_SAID,

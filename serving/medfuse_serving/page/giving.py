@@ -192,14 +192,14 @@ def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) 
     """
     import gradio as gr
 
-    place, changed, answered = room.parts.evidence.note, changes.since(), changes.answered
+    place, changed = room.parts.evidence.note, changes.since()
     edited = edit_note(desk, text, laid)
     if edited is desk:  # left without a change: its map stays
         return {place: gr.skip()}
     shown = show_note(edited, room.settings)
     if changed():
         return {place: gr.skip()}
-    if changes.answered != answered:  # what is said by now is of this note
+    if changes.asked == (text, laid):  # what is said, or will be, is of this note
         return {place: shown}
     return take_away(room, desk.language) | {place: shown}
 

@@ -105,10 +105,7 @@ def answering(handle: Handler) -> Handler:
 
     def handle_answer(changes: Changes, *values: object) -> Shown:
         changes.count += 1
-        try:
-            return handle(changes.since(), *values)
-        finally:
-            changes.answered += 1
+        return handle(changes.since(), *values)
 
     return handle_answer
 
