@@ -9,11 +9,9 @@ from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.language import Language
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
-from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
@@ -21,7 +19,9 @@ from medfuse_serving.page.room import (
     Room,
     answering,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.report.record import Decision
@@ -55,17 +55,6 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
 def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     """Show the impression that was kept before the answer."""
     return reading_panel.impression_html(desk.language, room.questions, step)
-
-
-def list_said(parts: Parts) -> "list[gradio.HTML]":
-    """List where something is said of a study, all of which goes when its note changes."""
-    return [parts.answer, parts.report.place, parts.reach, *parts.explained]
-
-
-def take_away(room: Room, language: Language) -> Shown:
-    """Take away what was said of a study, whose note is another by now."""
-    said: Shown = dict.fromkeys(list_said(room.parts), "")
-    return said | {room.parts.answer: show_answer(Desk(language))}
 
 
 def answer_study(

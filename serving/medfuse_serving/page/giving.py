@@ -14,7 +14,6 @@ from medfuse.types import Study
 from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import LANGUAGES, find_language
-from medfuse_serving.page.answering import list_said, take_away
 from medfuse_serving.page.desk import (
     Desk,
     check_size,
@@ -40,7 +39,9 @@ from medfuse_serving.page.room import (
     answering,
     changing,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.prior import Prior, lay_prior, show_prior
