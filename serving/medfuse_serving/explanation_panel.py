@@ -65,13 +65,13 @@ class Changes:
 
     Attributes:
         count: How often.
-        answered: How often what answers has ended.
+        asked: The note that an answer was last asked of, as the browser had it, and its study.
         explained: How many explanations were begun; the next ends the one before.
         stopped: How many of them had been begun when one was last stopped by hand.
     """
 
     count: int = 0
-    answered: int = 0
+    asked: tuple[object, ...] = ()
     explained: int = 0
     stopped: int = 0
 

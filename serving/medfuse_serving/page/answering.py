@@ -9,18 +9,19 @@ from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.language import Language
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
-from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
+    Handler,
     Room,
     answering,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.report.record import Decision
@@ -54,17 +55,6 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
 def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     """Show the impression that was kept before the answer."""
     return reading_panel.impression_html(desk.language, room.questions, step)
-
-
-def list_said(parts: Parts) -> "list[gradio.HTML]":
-    """List where something is said of a study, all of which goes when its note changes."""
-    return [parts.answer, parts.report.place, parts.reach, *parts.explained]
-
-
-def take_away(room: Room, language: Language) -> Shown:
-    """Take away what was said of a study, whose note is another by now."""
-    said: Shown = dict.fromkeys(list_said(room.parts), "")
-    return said | {room.parts.answer: show_answer(Desk(language))}
 
 
 def answer_study(
@@ -165,6 +155,20 @@ def decide(
     return shown
 
 
+def noting(handle: Handler, place: int) -> Handler:
+    """Take down of which note an answer is asked, from that place of what a handler is given.
+
+    What heard of the note being left is told by it that what is said is of that note: the desk that
+    it was given may be from before the answer.
+    """
+
+    def handle_noted(changes: Changes, *values: object) -> Shown:
+        changes.asked = values[place : place + 2]
+        return handle(changes, *values)
+
+    return handle_noted
+
+
 def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
     """Find over what the missing parts could move the answer."""
     import gradio as gr
@@ -216,7 +220,7 @@ def connect_answering(room: Room) -> None:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
     parts.given.ask.click(
-        naming(answering(tell(room, predict))),
+        naming(noting(answering(tell(room, predict)), 0)),
         [states.changes, *typed, states.desk],
         answered,
         concurrency_limit=2,
@@ -224,7 +228,7 @@ def connect_answering(room: Room) -> None:
     )
     tell_impression = tell_in(impression.place, refuse_reading)
     impression.keep.click(
-        naming(answering(tell_impression(partial(keep_impression, room)))),
+        naming(noting(answering(tell_impression(partial(keep_impression, room))), 1)),
         [states.changes, impression.keep, *typed, states.desk, impression.text],
         answered,
         js=reading_panel.TAKE_SAID,

@@ -9,10 +9,10 @@ from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.page.answering import list_said, show_found_after, take_away
+from medfuse_serving.page.answering import show_found_after
 from medfuse_serving.page.desk import Desk, edit_note, list_read
 from medfuse_serving.page.desk_view import show_answer
-from medfuse_serving.page.room import UNQUEUED, Room, find_language_of
+from medfuse_serving.page.room import UNQUEUED, Room, find_language_of, list_said, take_away
 from medfuse_serving.telling import Shown, tell_steps_in
 
 

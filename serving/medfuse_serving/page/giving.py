@@ -14,7 +14,6 @@ from medfuse.types import Study
 from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import LANGUAGES, find_language
-from medfuse_serving.page.answering import list_said, take_away
 from medfuse_serving.page.desk import (
     Desk,
     check_size,
@@ -41,7 +40,9 @@ from medfuse_serving.page.room import (
     answering,
     changing,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.prior import Prior, lay_prior, show_prior
@@ -194,14 +195,14 @@ def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) 
     """
     import gradio as gr
 
-    place, changed, answered = room.parts.evidence.note, changes.since(), changes.answered
+    place, changed = room.parts.evidence.note, changes.since()
     edited = edit_note(desk, text, laid)
     if edited is desk:  # left without a change: its map stays
         return {place: gr.skip()}
     shown = show_note(edited, room.settings)
     if changed():
         return {place: gr.skip()}
-    if changes.answered != answered:  # what is said by now is of this note
+    if changes.asked == (text, laid):  # what is said, or will be, is of this note
         return {place: shown}
     return take_away(room, desk.language) | {place: shown}
 

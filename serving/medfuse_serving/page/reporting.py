@@ -7,9 +7,8 @@ from medfuse.overlay import escape_text
 from medfuse_serving import reading
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import Language
-from medfuse_serving.page.answering import list_said, take_away
 from medfuse_serving.page.desk import Desk, edit_note
-from medfuse_serving.page.room import QUIET, Room, refuse
+from medfuse_serving.page.room import QUIET, Room, list_said, refuse, take_away
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medfuse.config import PrepareSettings
 from medfuse.data.studies import StudyFiles
@@ -12,6 +12,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, Language
 from medfuse_serving.page.desk import Desk
+from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
@@ -19,6 +20,9 @@ from medfuse_serving.reader import reader_of
 from medfuse_serving.reading import Question, list_questions
 from medfuse_serving.shelves import Shelves
 from medfuse_serving.telling import Shown, tell_in
+
+if TYPE_CHECKING:
+    import gradio
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
 """Of every event: it is no route for others."""
@@ -90,6 +94,17 @@ def tell(room: Room, handle: Handler) -> Handler:
     return tell_in(room.parts.answer, refuse_answer)(partial(handle, room))
 
 
+def list_said(parts: Parts) -> "list[gradio.HTML]":
+    """List where something is said of a study, all of which goes when its note changes."""
+    return [parts.answer, parts.report.place, parts.reach, *parts.explained]
+
+
+def take_away(room: Room, language: Language) -> Shown:
+    """Take away what was said of a study, whose note is another by now."""
+    said: Shown = dict.fromkeys(list_said(room.parts), "")
+    return said | {room.parts.answer: show_answer(Desk(language))}
+
+
 def changing(handle: Handler) -> Handler:
     """End what is under way on the study before a handler that changes it."""
 
@@ -105,10 +120,7 @@ def answering(handle: Handler) -> Handler:
 
     def handle_answer(changes: Changes, *values: object) -> Shown:
         changes.count += 1
-        try:
-            return handle(changes.since(), *values)
-        finally:
-            changes.answered += 1
+        return handle(changes.since(), *values)
 
     return handle_answer
 
