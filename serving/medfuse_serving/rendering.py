@@ -121,7 +121,8 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
             f"<p>{escape_text(body)}</p></section>"
         )
     # A long one scrolls, so keys must reach it.
-    region = f'role="region" aria-label="{escape_text(language.text("Note"))}" tabindex="0"'
+    label = escape_text(language.text("The note in its sections"))
+    region = f'role="region" aria-label="{label}" tabindex="0"'
     return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
 
 
