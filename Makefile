@@ -43,10 +43,11 @@ format: $(VENV)/.ready ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: test-main test-serve ## run every test, the torch-free deployment's included
+test: test-main test-serve ## run every test, the torch-free deployment's included; what axe-core found is in build/axe.json
 
 test-main: $(VENV)/.ready
 	tools/system.sh $(PYTHON) chromium
+	rm -f build/axe.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-serve: $(VENV)/.ready $(SERVE_VENV)/.ready

@@ -23,7 +23,7 @@ from medfuse.trust.calibration import Calibration
 from medfuse.trust.record import TrustRecord
 from medfuse.types import Modality
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 MANIFEST = "manifest.json"
 GRAPH = "predict.onnx"
 ANSWER_GRAPH = "answer.onnx"
@@ -42,8 +42,9 @@ EXPLAINING = (ANSWER_GRAPH, EXPLAIN_GRAPH, WEIGHTS, BACKGROUND)
 WRITING = (TEXT_GRAPH, WEIGHTS)
 """What one that writes findings text has beside that."""
 
-READ_VERSIONS = (2, 3, 4, SCHEMA_VERSION)
-"""One of version 2 writes no text, one of 3 promises nothing and none up to 4 was recalibrated."""
+READ_VERSIONS = (2, 3, 4, 5, SCHEMA_VERSION)
+"""One of version 2 writes no text, one of 3 promises nothing, none up to 4 was recalibrated, and
+none up to 5 says what kind of studies its promises rest on."""
 
 TIE = "medfuse.predict"
 """The key of another graph's metadata that names the graph whose answers it goes with."""
@@ -287,7 +288,7 @@ class RecalibrationRecord(Settings):
 class Manifest(Settings):
     """All that is true of a bundle; see docs/bundle.md for each field."""
 
-    schema_version: Literal[2, 3, 4, 5] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4, 5, 6] = SCHEMA_VERSION
     notice: str = NOTICE
     created: AwareDatetime
     files: dict[FileName, FileRecord] = Field(default_factory=dict)

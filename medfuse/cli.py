@@ -1,6 +1,8 @@
 """The command ``medfuse``: its subcommands come from the entry-point group ``medfuse.commands``."""
 
+import os
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NoReturn
 
@@ -65,11 +67,21 @@ def main() -> None:
         build_app()()
     except MedfuseError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(_describe(error, sys.argv[1:]))
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
         _fail(f"this command needs {error.name}, which pip install 'medfuse[{extra}]' brings")
+
+
+def _describe(error: OSError, arguments: Sequence[str]) -> str:
+    """Say what the system refused, and of which file only if the user named it."""
+    why = error.strerror or type(error).__name__
+    named = {part for argument in arguments for part in (argument, argument.partition("=")[2])}
+    path = "" if error.filename is None else os.fsdecode(error.filename)
+    return f"{path}: {why}" if path in named - {""} else why
 
 
 def _fail(message: str) -> NoReturn:

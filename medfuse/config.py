@@ -203,6 +203,12 @@ class Task(Settings):
     codes: dict[str, Code] = Field(default_factory=dict)
     unit: str | None = None
     modalities: tuple[ModalityName, ...] = Field(default=("image", "note", "voice"), min_length=1)
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="what its loss counts in training beside the other tasks'",
+    )
 
     @model_validator(mode="after")
     def _modalities_differ(self) -> "Task":

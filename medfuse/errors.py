@@ -41,6 +41,10 @@ class SettingsError(MedfuseError):
     """A settings file has an unknown key or a bad value."""
 
 
+class OutputError(MedfuseError):
+    """What a command makes cannot be written where it was told to."""
+
+
 class TrainingError(MedfuseError):
     """Training or its checkpoint cannot go on as asked."""
 

@@ -189,6 +189,8 @@ class Judgement:
         sure: Whether that is likely enough for the risk that is allowed.
         positive: Whether a finding is called positive at the sensitivity that is asked for; None
             where that is not known, and of other tasks.
+        exact: Whether the validation studies had exactly the same modalities, or others that were
+            taken away; None where that is not known.
     """
 
     question: str
@@ -197,6 +199,7 @@ class Judgement:
     likeliest: str = ""
     sure: bool = False
     positive: bool | None = None
+    exact: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
 """A headless Chromium for tests, and what a page in it must never do."""
 
+import fcntl
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
@@ -21,15 +26,27 @@ CHROMIUM = [
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
+REPORT = Path(__file__).parent.parent / "build" / "axe.json"
+"""What axe-core found on each screen, by the test that showed it; `make test` begins it anew."""
+
 
 @contextmanager
-def open_browser() -> Iterator[Browser]:
-    """Start Chromium."""
+def open_browser(*, keeping: bool = False) -> Iterator[Browser]:
+    """Start Chromium.
+
+    Args:
+        keeping: Whether it keeps pages that were left, for the button Back, as it does by itself;
+            Playwright turns that off.
+    """
     chromium = shutil.which("chromium")
     assert chromium, "the page is tested in chromium; 'make test' installs it"
     expect.set_options(timeout=8_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=CHROMIUM,
+            ignore_default_args=["--disable-back-forward-cache"] if keeping else None,
+        )
         yield browser
         browser.close()
 
@@ -99,19 +116,46 @@ def assert_played(button: Locator, audio: Locator, start_s: float, end_s: float)
     assert max(heard) <= end_s + 0.15  # a loaded machine's frame
 
 
-def assert_accessible(page: Page, screen: str, fewest: int = 15) -> None:
+def assert_accessible(page: Page, screen: str, fewest: int = 15, *, kept: bool = True) -> None:
     """Hold what is on the screen to every rule of WCAG 2.2 A and AA that axe-core tests.
 
     Args:
         page: Which shows it.
         screen: What it is called where it fails.
         fewest: Rules that find something to test on it, or it was not looked at.
+        kept: Whether it goes into the report; not so where it was spoilt to see axe find that.
     """
     page.mouse.move(0, 0)
     # Colours that are still fading would be measured as they are on the way.
     page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
     found = Axe().run(page, options=RULES).response
+    if kept:
+        keep_found(screen, found)
     violations = [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]]
     assert violations == [], f"{screen}: {violations}"
     # Nothing was left out: the viewer's parts lie in a shadow tree, which axe looks into.
     assert len(found["passes"]) > fewest
+
+
+def keep_found(screen: str, found: dict[str, Any]) -> None:
+    """Put what axe-core found on a screen into the report, which tests side by side write."""
+    test = os.environ["PYTEST_CURRENT_TEST"].partition(" (")[0]
+    REPORT.parent.mkdir(exist_ok=True)
+    with REPORT.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        report = json.loads(file.read() or "{}")
+        screens = report.get("screens", {})
+        screens[f"{test}: {screen}"] = {
+            "violations": {v["id"]: [n["html"] for n in v["nodes"]] for v in found["violations"]},
+            "undecided": {v["id"]: len(v["nodes"]) for v in found["incomplete"]},
+            "passed": {v["id"]: len(v["nodes"]) for v in found["passes"]},
+            "nothing to test": sorted(v["id"] for v in found["inapplicable"]),
+        }
+        report = {
+            "axe-core": found["testEngine"]["version"],
+            "rules": RULES["runOnly"],
+            "screens": dict(sorted(screens.items())),
+        }
+        file.truncate(0)
+        json.dump(report, file, indent=1)

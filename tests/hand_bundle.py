@@ -73,13 +73,17 @@ OUTPUTS = (ArraySpec(name="logits", dtype="float32", axes=("batch", 3)),)
 
 
 def make_dicom(
-    pixels: UInt16[np.ndarray, "rows columns"], patient_id: str = "P1", study_uid: str = "1.2.3"
+    pixels: UInt16[np.ndarray, "rows columns"],
+    patient_id: str = "P1",
+    study_uid: str = "1.2.3",
+    study_date: str = "",
 ) -> bytes:
     """Write a radiograph whose window is exactly 0 to 4095."""
     ds = Dataset()
     ds.SOPClassUID = DigitalXRayImageStorageForPresentation
     ds.SOPInstanceUID = "1.2.3.4"
     ds.PatientID, ds.PatientName, ds.StudyInstanceUID = patient_id, "Doe^Jane", study_uid
+    ds.StudyDate = study_date
     ds.Modality = "DX"
     ds.Rows, ds.Columns = pixels.shape
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"

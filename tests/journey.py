@@ -6,6 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from medfuse.data.studies import StudyFiles
 from medfuse_serving.language import Language
 
 START_MS = 60_000
@@ -21,6 +22,7 @@ class Traveller:
         password: Of the account.
         language: That is read.
         finding: To be explained, as the page calls it; None: the one that the page offers.
+        files: Of a study that is given by hand, of three parts.
         seen: Told each screen's name once it is there.
     """
 
@@ -28,6 +30,7 @@ class Traveller:
     password: str
     language: Language
     finding: str | None
+    files: StudyFiles
     seen: Callable[[str], None]
 
 
@@ -62,8 +65,27 @@ def link(page: Page, language: Language) -> bool:
     return sounds
 
 
+def give(page: Page, language: Language, files: StudyFiles) -> None:
+    """Clear the page, give a study's files by hand, each in its place, and have it answered."""
+    say = language.text
+    page.get_by_role("button", name=say("Clear all")).click()
+    expect(page.locator("#image")).to_contain_text(say("No image"))
+    places = page.locator("input[type=file]")
+    images, note, recording = (places.nth(i) for i in (0, 2, 4))
+    images.set_input_files(files.images)
+    expect(page.locator("#image .mf-what")).to_contain_text(say("pixels"))
+    note.set_input_files(files.notes[0])
+    expect(page.get_by_label(say("Note"), exact=True)).not_to_have_value("")
+    recording.set_input_files(files.voices[0])
+    expect(page.locator("#voice audio")).to_be_visible()
+    page.get_by_role("button", name=say("Predict"), exact=True).click()
+    page.get_by_label(say("Your impression in words")).fill("Seen before the answer.")
+    page.get_by_role("button", name=say("Keep my impression and show the answer")).click()
+    expect(page.locator("#answer .mf-bars").first).to_be_visible()
+
+
 def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
-    """Log in, read a study of the worklist to its report, and go on to the next and out.
+    """Log in, read a study of the worklist to its report, go on to the next, give one, and out.
 
     Args:
         page: Of a browser, anywhere.
@@ -82,9 +104,6 @@ def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
     page.get_by_role("button", name=say("Log in")).click()
     # The first page of a browser fetches all of Gradio.
     expect(page.locator("mf-worklist .mf-row").first).to_be_visible(timeout=START_MS)
-    if language.code != "en":
-        page.get_by_label("Language").click()
-        page.get_by_role("option", name="简体中文").click()
     ask = page.get_by_role("button", name=say("Predict"), exact=True)
     expect(ask).to_be_visible()
     expect(page.locator("mf-reader")).to_contain_text(traveller.name)
@@ -136,6 +155,8 @@ def travel(page: Page, url: str, traveller: Traveller) -> tuple[Path, bool]:
     expect(page.locator("#explanation .mf-badge")).to_have_count(0)
     expect(page.get_by_role("link", name=say("Download the report (PDF)"))).to_have_count(0)
     seen("next case")
+    give(page, language, traveller.files)
+    seen("given by hand")
     page.get_by_role("button", name=say("Log out")).click()
     expect(page).to_have_url(f"{url}/login")
     return Path(download.value.path()), sounds

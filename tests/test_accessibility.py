@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, expect
+from playwright.sync_api import Browser, FilePayload, Locator, expect
 
 from medfuse.data.studies import find_studies
 from medfuse_serving.api import build_api
@@ -96,7 +96,7 @@ def test_a_long_note_and_a_file_too_large_break_no_rule(browser: Browser, served
         note = page.get_by_label("Note", exact=True)
         note.fill("\n".join(f"line {number}" for number in range(60)))
         note.blur()
-        shown = page.locator("#note").get_by_role("region", name="The note by sections")
+        shown = page.locator("#note").get_by_role("region", name="The note in its sections")
         expect(shown).to_contain_text("line 59")
         assert shown.evaluate("e => e.scrollHeight > e.clientHeight")
         assert_accessible(page, "a long note")
@@ -112,6 +112,31 @@ def test_a_long_note_and_a_file_too_large_break_no_rule(browser: Browser, served
         expect(error).to_be_hidden()
 
 
+def test_high_contrast_keeps_what_is_told_by_a_colour(browser: Browser, served: Served) -> None:
+    with open_page(browser, served.url) as page:
+        page.emulate_media(forced_colors="active")
+        page.get_by_label("Example study").click()
+        page.get_by_role("option", name="first").click()
+        expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        predict = page.get_by_role("button", name="Predict")
+        predict.click()
+        expect(page.locator("#answer")).to_contain_text("%")
+
+        def look(place: Locator, what: str) -> str:
+            return str(place.evaluate("(e, what) => getComputedStyle(e)[what]", what))
+
+        track = page.locator("#answer .mf-track").first
+        bar = track.locator("i")
+        assert look(bar, "backgroundColor") != look(track, "backgroundColor")
+        tools = [page.locator(f"#image [data-do=tool-{name}]") for name in ("window", "pan")]
+        pressed, other = (look(tool, "backgroundColor") for tool in tools)
+        assert pressed != other
+        assert look(page.locator("#image .mf-stage"), "backgroundColor") == "rgb(0, 0, 0)"
+        for button in (predict, page.get_by_role("button", name="Explain this answer")):
+            assert look(button, "borderTopStyle") == "solid"
+            assert float(look(button, "borderTopWidth").removesuffix("px")) >= 1
+
+
 def test_axe_sees_what_is_wrong_in_the_viewer_too(browser: Browser, served: Served) -> None:
     with open_page(browser, served.url) as page:
         page.get_by_label("Example study").click()
@@ -119,7 +144,7 @@ def test_axe_sees_what_is_wrong_in_the_viewer_too(browser: Browser, served: Serv
         expect(page.locator("#image .mf-what")).to_contain_text("pixels")
         page.locator("mf-viewer .mf-tools select").evaluate("s => s.parentElement.replaceWith(s)")
         with pytest.raises(AssertionError, match="select-name"):
-            assert_accessible(page, "a list without a name")
+            assert_accessible(page, "a list without a name", kept=False)
 
 
 def test_a_study_is_read_by_keyboard_alone(browser: Browser, served: Served) -> None:

@@ -96,6 +96,7 @@ JSON = {
                     "likeliest": "present",
                     "sure": False,
                     "positive": True,
+                    "exact": None,
                 },
                 {
                     "question": "findings.effusion",
@@ -104,6 +105,7 @@ JSON = {
                     "likeliest": "absent",
                     "sure": True,
                     "positive": None,
+                    "exact": None,
                 },
             ],
             "reads": ["image", "note", "voice"],
@@ -137,6 +139,7 @@ JSON = {
                     "likeliest": "",
                     "sure": False,
                     "positive": None,
+                    "exact": None,
                 }
             ],
             "reads": ["image", "note", "voice"],

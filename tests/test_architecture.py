@@ -28,6 +28,7 @@ PAGE = (
     "explaining",
     "reporting",
     "turning",
+    "owning",
     "mount",
 )
 """The rooms of the page; each imports those before it alone."""

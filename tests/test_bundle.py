@@ -128,7 +128,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(folder: Path, name: str) -> 
         open_bundle(folder)
 
 
-@pytest.mark.parametrize("version", [0, 1, 6, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 7, "1", None])
 def test_an_unknown_schema_version_is_refused_with_advice(folder: Path, version: object) -> None:
     rewrite(folder, schema_version=version, whatever_the_future_brings=1)
     with pytest.raises(BundleError, match=f"version {version!r}.*export it again, or install"):

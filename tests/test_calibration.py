@@ -156,13 +156,20 @@ def draw_findings(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return true, (rng.random(true.shape) < expit(true)).astype(np.float64)
 
 
+def none_exactly(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """No study has just a note or just a recording."""
+    return {name: np.zeros(len(labels), bool) for name in ("note", "voice")}
+
+
 def test_each_subset_gets_what_was_planted_in_it() -> None:
     true, labels = draw_findings(20_000, 0)
     note = true * 4.0
     voice = (true + 1.0) * 2.0
     note[: len(note) // 2] = np.nan  # half of the studies have no note
     patients = [str(i // 2) for i in range(len(true))]
-    fitted = fit_subsets([FINDINGS], {"note": note, "voice": voice}, labels, patients)
+    fitted = fit_subsets(
+        [FINDINGS], {"note": note, "voice": voice}, labels, patients, none_exactly(labels)
+    )
     calibration = Calibration(subsets=fitted)
     for name, logits in (("note", note), ("voice", voice)):
         has = ~np.isnan(logits[:, 0])
@@ -176,14 +183,16 @@ def test_a_curve_is_fitted_where_no_line_fits_and_keeps_every_order() -> None:
     true, labels = draw_findings(20_000, 1)
     bent = np.where(true > 0, true * 6, true / 3)
     patients = [str(i) for i in range(len(true))]
-    fitted = fit_subsets([FINDINGS], {"note": bent}, labels, patients)["note"]
+    fitted = fit_subsets([FINDINGS], {"note": bent}, labels, patients, none_exactly(labels))["note"]
     assert all(own.curve for own in fitted.values())
     calibration = Calibration(subsets={"note": fitted})
     read = calibrate([FINDINGS], bent, calibration, "note")
     assert np.abs(expit(read) - expit(true)).mean() < 0.02
     order = np.argsort(bent[:, 0])
     assert (np.diff(read[order, 0]) > 0).all()
-    straight = fit_subsets([FINDINGS], {"note": true * 3}, labels, patients)["note"]
+    straight = fit_subsets([FINDINGS], {"note": true * 3}, labels, patients, none_exactly(labels))[
+        "note"
+    ]
     # A curve over a straight line is no better on patients left out.
     assert not any(own.curve for own in straight.values())
 
@@ -241,7 +250,7 @@ def test_no_curve_is_tried_where_a_finding_is_rare() -> None:
     bent = np.where(true > 0, true * 6, true / 3)
     patients = [str(i) for i in range(len(true))]
     labels[:, 0] = np.where(np.cumsum(labels[:, 0]) < CURVE_FEWEST, labels[:, 0], 0)
-    fitted = fit_subsets([FINDINGS], {"note": bent}, labels, patients)["note"]
+    fitted = fit_subsets([FINDINGS], {"note": bent}, labels, patients, none_exactly(labels))["note"]
     assert not fitted["findings.nodule"].curve
     assert fitted["findings.effusion"].curve
 
@@ -261,7 +270,7 @@ def test_a_subset_with_few_of_a_kind_is_read_as_all_studies_are() -> None:
     true, labels = draw_findings(400, 2)
     labels[:, 1] = np.arange(400) < 9
     patients = [str(i) for i in range(400)]
-    fitted = fit_subsets([FINDINGS], {"note": true}, labels, patients)
+    fitted = fit_subsets([FINDINGS], {"note": true}, labels, patients, none_exactly(labels))
     assert set(fitted["note"]) == {"findings.nodule"}
     overall = TargetCalibration(temperature=2.0)
     calibration = Calibration(targets={"findings.effusion": overall}, subsets=fitted)

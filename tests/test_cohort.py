@@ -16,6 +16,7 @@ from medfuse.data.cohort import (
     Split,
     load_study,
     read_cohort,
+    read_unlabelled,
     read_whole_table,
 )
 from medfuse.data.labels import LabelSettings
@@ -171,7 +172,7 @@ def test_labels_of_every_kind_of_task_keep_class_level_or_quantity(tmp_path: Pat
         ({"split": "holdout"}, "row 2, column 'split': expected train, validation or test"),
         ({"split": ""}, "row 2, column 'split': expected train, validation or test"),
         ({"patient_id": ""}, "row 2, column 'patient_id': no patient"),
-        ({"study_id": "s1"}, "rows 1 and 2 are the same study"),
+        ({"study_id": "s1"}, "cohort.csv: rows 1 and 2 are the same study"),
     ],
 )
 def test_a_bad_cell_is_named_by_row_and_column_alone(
@@ -233,9 +234,32 @@ def test_a_mapping_that_does_not_fit_is_an_error_that_says_so(
     assert message in str(caught.value)
 
 
+def test_a_table_of_the_web_is_not_fetched_and_the_message_says_why() -> None:
+    with pytest.raises(CohortError, match="this is an address; download it first"):
+        read_cohort(CohortSettings(table=Path("https://localhost:1/y.csv")), [FINDINGS])
+
+
+def test_a_table_in_another_encoding_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_bytes("patient_id,images\nMüller,a.dcm\n".encode("latin-1"))
+    with pytest.raises(CohortError, match=r"old\.csv: expected a CSV table in UTF-8.*Latin-1"):
+        read_cohort(CohortSettings(table=tmp_path / "old.csv"), [FINDINGS])
+
+
+def test_a_missing_file_is_its_own_studys_matter_where_none_is_learnt_from(tmp_path: Path) -> None:
+    rows = [row("p1", study_id="s1", images="gone.dcm"), row("p2", study_id="s2")]
+    table = CohortSettings(table=write_table(tmp_path, rows))
+    gone, there = read_unlabelled(table).rows
+    with pytest.raises(CohortError, match=r"^row 1: a file cannot be read"):
+        load_study(gone)
+    assert load_study(there).images == (b"a.dcm",)
+    every = CohortSettings(table=write_table(tmp_path, rows[:1]))
+    with pytest.raises(CohortError, match="the file is missing"):
+        read_unlabelled(every)
+
+
 def test_a_table_that_is_not_one_is_refused(tmp_path: Path) -> None:
     for name in ("broken.parquet", "broken.csv"):
-        (tmp_path / name).write_bytes(b'PAR1"a,b\n\xff')
+        (tmp_path / name).write_bytes(b"a,b\n1,2\n1,2,3\n")
         with pytest.raises(CohortError, match="not a well-formed"):
             read_cohort(CohortSettings(table=tmp_path / name), [FINDINGS])
 

@@ -41,6 +41,21 @@ def clean(note: str, person: Person = PERSON, **options: object) -> str:
         ("Besuch von Gunther, not Günther.", "Besuch von [NAME], not [NAME]."),
         ("Later Deborah denied pain.", "Later [NAME] denied pain."),
         ("Frau Müller hustet.", "Frau [NAME] hustet."),
+        ("John SMITH coughs.", "[NAME] coughs."),
+        ("SMITH John; Mark JOHNSON; Dr. John SMITH", "[NAME]; [NAME]; Dr. [NAME]"),
+        ("Deborah KRZYWICKA, then Jordan CT", "[NAME], then [NAME] CT"),
+        ("Mary Jane Watson-Parker coughs.", "[NAME] coughs."),
+        ("Mary Jane Watson and Anna-Maria Schmidt", "[NAME] and [NAME]"),
+        ("Dear John Kowalczyk, Thank you", "Dear [NAME], Thank you"),
+        ("John VAN DER BERG, then DONKERSLOOT John", "[NAME], then [NAME]"),
+        ("Mary Jane Kowalczykowski coughs.", "[NAME] coughs."),
+        ("Jean-Pierre coughs.", "[NAME] coughs."),
+        ("mr smith coughs, told dr. jones", "mr [NAME] coughs, told dr. [NAME]"),
+        ("d/w Dr. smith-jones and mrs. o'brien", "d/w Dr. [NAME] and mrs. [NAME]"),
+        ("Mr. Smith COPD exacerbation", "Mr. [NAME] COPD exacerbation"),
+        ("mr john smith walked", "mr [NAME] walked"),
+        ("dr qwertzu agrees", "dr [NAME] agrees"),
+        ("Mr. smith's cough, Dr. Smith's office", "Mr. [NAME]'s cough, Dr. [NAME]'s office"),
     ],
 )
 def test_names_are_replaced(text: str, cleaned: str) -> None:
@@ -128,6 +143,10 @@ def test_places_are_replaced(text: str, cleaned: str) -> None:
         "Came Monday; visited Cardiology; lives at home; moved to Intensive Care with 2 L O2.",
         "Addison disease, Murphy's sign, Morgan hernia, Barrett esophagus. Colon Cancer.",
         "Infant. Valid study. Less air. Oral contrast. Unknown. Little change. Nail bed. Media.",
+        "mr imaging, mr spine, mild mr and tr, ms flare, 200 ms delay, a dr said, doctor knows.",
+        "Heart RATE; Vein GRAFT; Mark CHF; May STEMI. Swan-Ganz, Jackson-Pratt.",
+        "Epstein-Barr virus. Stevens-Johnson. Lippen-Kiefer-Gaumenspalte.",
+        "Wolff-Parkinson-White syndrome, Non-Hodgkin lymphoma, Henoch-Schonlein purpura.",
         "Ghon complex; Cheyne Stokes; Parkinson disease; Crohn disease; Hodgkin lymphoma.",
     ],
 )
@@ -187,6 +206,7 @@ def test_any_text_is_cleaned_in_order_and_without_overlap(text: str) -> None:
     assert len(cleaned) == kept
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["Dr.", "John", "Smith", "coughs", "on", "2020-03-05", "MRN"])))
 def test_a_transcripts_phrases_join_to_the_cleaned_text(words: Sequence[str]) -> None:
     phrases = [Phrase(word, float(i), i + 1.0) for i, word in enumerate(words)]

@@ -119,6 +119,35 @@ def test_a_long_dictation_is_written_down_in_pieces(
     assert plain(transcript.text) == SPOKEN
 
 
+def test_speech_without_a_pause_is_cut_where_it_is_quietest() -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 70 * SAMPLE_RATE).astype(np.float32)
+    for pause_s in (22.0, 46.0):  # 0.2 s of each: too short to end a stretch
+        sound[int(pause_s * SAMPLE_RATE) : int((pause_s + 0.2) * SAMPLE_RATE)] *= 0.01
+    sound[int(27.0 * SAMPLE_RATE) : int(27.05 * SAMPLE_RATE)] = 0  # the closure of a consonant
+    pieces = list(module._split([(0.0, 70.0)], sound))
+    np.testing.assert_allclose(pieces, [(0, 22.1), (22.1, 46.1), (46.1, 70)], atol=0.03)
+
+
+@given(st.lists(st.tuples(st.floats(0.31, 9), st.floats(0.25, 80)), min_size=1, max_size=6))
+def test_pieces_hold_all_speech_in_order_and_none_is_too_long(
+    drawn: list[tuple[float, float]],
+) -> None:
+    speech, at = [], 0.0
+    for pause, length in drawn:
+        speech.append((at + pause, at + pause + length))
+        at = speech[-1][1]
+    pieces = list(module._split(speech, np.zeros(int(at * SAMPLE_RATE) + 1, np.float32)))
+    assert all(0 < end - start <= module.PIECE_S for start, end in pieces)
+    assert all(a[1] <= b[0] for a, b in pairwise(pieces))
+    covered = sum(
+        min(e, end) - max(s, start)
+        for s, e in speech
+        for start, end in pieces
+        if min(e, end) > max(s, start)
+    )
+    assert covered == pytest.approx(sum(length for _, length in drawn))
+
+
 @settings(max_examples=60)
 @given(
     st.lists(st.from_regex(r"[a-z]{1,9}[,.]?", fullmatch=True), min_size=1, max_size=12),

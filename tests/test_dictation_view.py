@@ -221,16 +221,17 @@ def test_nobody_else_can_fetch_the_sound_and_it_is_gone_with_the_study(
         assert len(set(tokens)) == 2
         assert tokens[0] not in other.content()
         addresses = [f"{url}/shelves/{token}/0" for token in tokens]
-        for address in addresses:
-            assert httpx.get(address).headers["content-type"] == "audio/wav"
-            assert httpx.get(address).headers["cache-control"] == "no-store"
+        for each, address in zip((page, other), addresses, strict=True):
+            assert each.request.get(address).headers["content-type"] == "audio/wav"
+            assert each.request.get(address).headers["cache-control"] == "no-store"
         page.get_by_label("Note", exact=True).press_sequentially("s")
         page.get_by_label("Note", exact=True).blur()
         expect(page.locator(".mf-dictated")).to_have_count(0)
         page.get_by_role("button", name="Predict").click()
         expect(page.locator("#answer")).to_contain_text("%")
         assert httpx.get(addresses[0]).status_code == 404
-        assert httpx.get(addresses[1]).status_code == 200
+        assert other.request.get(addresses[1]).status == 200
+        assert page.request.get(addresses[1]).status == 403
         other.get_by_role("button", name="Clear all").click()
         expect(other.locator("#note")).to_contain_text("No note")
         assert httpx.get(addresses[1]).status_code == 404

@@ -223,6 +223,19 @@ def test_labels_are_not_needed_to_answer_a_table(
     assert len(pd.read_parquet(tmp_path / "a.parquet")) == 3
 
 
+def test_a_study_whose_file_is_gone_is_a_row_and_the_others_are_answered(
+    bundle: Path, cohort: Path, tmp_path: Path
+) -> None:
+    table = cohort.with_name("gone.csv")
+    given = pd.read_csv(cohort).head(3)
+    given.loc[1, "images"] = "gone.dcm"
+    given.to_csv(table, index=False)
+    run("predict-cohort", bundle, table, tmp_path / "a.parquet")
+    failure = pd.read_parquet(tmp_path / "a.parquet")["failure"].tolist()
+    assert failure[0] == failure[2] == ""
+    assert failure[1] == "CohortError: row 2: a file cannot be read (No such file or directory)"
+
+
 def test_the_same_study_is_answered_alike_by_both_commands(
     bundle: Path, cohort: Path, tmp_path: Path, report: Evaluation
 ) -> None:

@@ -15,7 +15,15 @@ from medfuse.errors import BundleError, DicomError, InputError, SettingsError
 from medfuse.golden import read_golden
 from medfuse.types import Modality, Study
 from medfuse_serving import explainer as explainer_module
-from medfuse_serving.explainer import SAMPLES, Explained, Explainer, Glance
+from medfuse_serving.explainer import (
+    SAMPLES,
+    TURN_S,
+    Explained,
+    Explainer,
+    Glance,
+    GoneError,
+    Waiting,
+)
 from medfuse_serving.predictor import Predictor
 from tests.hand_bundle import NOTE, make_dicom, make_study
 from tests.hand_network import MIXED, PIECE, HandNetwork
@@ -202,6 +210,43 @@ def test_nothing_goes_on_when_nobody_waits(predictor: Predictor) -> None:
     assert network.asked == asked
     list(explainer.follow(make_study(), BRIGHTNESS, long))
     assert network.asked > 2 * asked
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.75])
+def test_the_network_is_not_asked_again_once_nobody_waits(
+    predictor: Predictor, share: float
+) -> None:
+    network = HandNetwork(MIXED)
+    asked: list[int] = []
+
+    def go_on(done: int, wanted: int) -> None:
+        if asked:
+            raise GoneError
+        if done >= share * wanted:
+            asked.append(network.asked)
+
+    with pytest.raises(GoneError):
+        Explainer(predictor, None, network).explain(make_study(), BRIGHTNESS, QUICK, progress=go_on)
+    assert asked == [network.asked]
+
+
+def test_who_waits_for_another_s_explanation_is_told_so_and_may_leave(
+    predictor: Predictor,
+) -> None:
+    network = HandNetwork(MIXED)
+    explainer = Explainer(predictor, None, network)
+    with explainer._turn:
+        left, stayed = (explainer.follow(make_study(), BRIGHTNESS, QUICK) for _ in range(2))
+        for steps in (left, stayed):
+            assert isinstance(next(steps), Waiting)
+        left.close()  # type: ignore[attr-defined]
+        time.sleep(3 * TURN_S)
+        assert network.asked == 0
+    *_, explained = stayed
+    assert isinstance(explained, Explained)
+    once = network.asked
+    explainer.explain(make_study(), BRIGHTNESS, QUICK)
+    assert network.asked < 2.5 * once  # and the one that left is not explained after all
 
 
 def test_studies_at_once_are_explained_one_after_another(predictor: Predictor) -> None:

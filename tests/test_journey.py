@@ -1,5 +1,6 @@
 """A reader's whole way in a browser, in both languages: axe on each screen, and all of it local."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
+from medfuse.data.studies import find_studies
 from medfuse.types import Study
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
@@ -21,7 +23,7 @@ from medfuse_serving.worklist.records import PageQuery
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import make_study
+from tests.hand_bundle import make_study, make_wav, write_study
 from tests.hand_network import HandNetwork
 from tests.journey import Traveller, travel
 from tests.live import running
@@ -65,9 +67,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("code", list(LANGUAGES))
 def test_a_reader_goes_from_log_in_to_the_next_case(
-    code: str, browser: Browser, url: str, store: Store, predictor: Predictor
+    code: str, browser: Browser, url: str, store: Store, predictor: Predictor, tmp_path: Path
 ) -> None:
     language, screens = find_language(code), []
+    by_hand = Study(make_study().images, b"FINDINGS: fever", make_wav(hz=330.0))
+    (tmp_path / "by hand").mkdir()
+    write_study(tmp_path / "by hand" / "one", by_hand)
+    (files,) = find_studies(tmp_path / "by hand")
     with open_page(browser, f"{url}/login") as page:
 
         def see(screen: str) -> None:
@@ -76,9 +82,10 @@ def test_a_reader_goes_from_log_in_to_the_next_case(
             screens.append(screen)
 
         finding = f"{language.name('findings')}: brightness"
-        report, played = travel(page, url, Traveller("ann", PASSWORD, language, finding, see))
+        traveller = Traveller("ann", PASSWORD, language, finding, files, see)
+        report, played = travel(page, url, traveller)
         record = open_report(report).record
-    assert len(screens) == 9
+    assert len(screens) == 10
     assert played
     check_model(record, predictor.bundle.digest)
     check_inputs(record, make_study())
@@ -90,4 +97,11 @@ def test_a_reader_goes_from_log_in_to_the_next_case(
     assert record.reading.impression == "Nothing of note."
     rows = store.list_rows(PageQuery(sort="label")).rows
     assert [row.status for row in rows] == ["read", "opened"]
-    assert {line.reader for line in store.list_readings()} == {"ann"}
+    lines = list(store.list_readings())
+    assert {line.reader for line in lines} == {"ann"}
+    last = lines[-1]
+    assert (last.study, last.impression) == (None, "Seen before the answer.")
+    assert last.answer is not None
+    given = (*by_hand.images, by_hand.note or b"", by_hand.voice or b"")
+    digests = {hashlib.sha256(data).hexdigest() for data in given}
+    assert {record.sha256 for record in last.inputs} == digests

@@ -18,10 +18,9 @@ from medfuse.training.leaderboard.kept import Cost, Kept, load_kept, save_kept
 from medfuse.training.leaderboard.measure import measure_board
 from medfuse.training.leaderboard.report import Leaderboard, format_leaderboard
 from medfuse.training.leaderboard.run import BoardOptions, run_leaderboard, vary
-from medfuse.training.settings import TrainSettings
+from medfuse.training.settings import RunReportSettings, TrainSettings
 from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.comparison import corrected_t_test
-from medfuse.trust.figures import ReportSettings
 from medfuse.types import SUBSETS, subset_name
 from tests.tiny_run import write_config
 
@@ -29,7 +28,7 @@ FINDINGS = Task(name="findings", kind=TaskKind.MULTILABEL, classes=("nodule", "e
 SETTINGS = TrainSettings(
     cohort=CohortSettings(table=Path("nowhere/cohort.csv")),
     tasks=(FINDINGS,),
-    report=ReportSettings(resamples=200),
+    report=RunReportSettings(resamples=200),
 )
 STUDIES, REPEATS, FOLDS = 60, 2, 3
 RNG = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from medfuse.config import PrepareSettings, Task, TaskKind, VoiceSettings
+from medfuse.config import Box, PrepareSettings, Task, TaskKind, VoiceSettings
 from medfuse.data.cohort import Split
 from medfuse.data.dicom import decode_frames
 from medfuse.leaks.check import CHECKS, check_table
@@ -26,11 +26,11 @@ from medfuse.leaks.checks.notes import (
 )
 from medfuse.leaks.checks.patients import check_labels, check_splits
 from medfuse.leaks.checks.recordings import check_background, check_bandwidths, check_duration
-from medfuse.leaks.examined import make_targets
+from medfuse.leaks.examined import Examined, make_targets
 from medfuse.leaks.facts import StudyFacts
 from medfuse.leaks.image_facts import read_image_facts
 from medfuse.leaks.plant import PLANTS, copy_image
-from medfuse.leaks.report import LeakFinding
+from medfuse.leaks.report import LeakFinding, Remedy
 from medfuse.leaks.words import find_proper_nouns, find_words, name_words
 from medfuse.synthetic.options import CohortOptions
 from medfuse.synthetic.study import make_study
@@ -392,10 +392,45 @@ def test_a_mark_is_reported_as_a_box_that_covers_it() -> None:
     assert box.right < 1
 
 
-def test_a_frame_around_the_label_s_images_fails() -> None:
-    rows = [with_file(row) for row in ROWS]
-    facts = [StudyFacts(image=make_image(**{"flat border, top": 0.1 * k})) for k in TOLD]
-    assert only(check_marks(make_examined(rows, facts))).kind == "border"
+def with_borders(**widths: np.ndarray) -> Examined:
+    """A cohort of images with flat borders, by side."""
+    each = [dict(zip(widths, own, strict=True)) for own in zip(*widths.values(), strict=True)]
+    facts = [
+        StudyFacts(image=make_image(**{f"flat border, {side}": w for side, w in own.items()}))
+        for own in each
+    ]
+    return make_examined([with_file(row) for row in ROWS], facts)
+
+
+def test_a_frame_around_the_label_s_images_fails_and_is_blanked_by_its_width() -> None:
+    top, right = 0.04 * TOLD, 0.1 * TOLD
+    top[np.flatnonzero(TOLD)[:2]] = 0.06
+    finding = only(check_marks(with_borders(top=top, left=0 * top, right=right)))
+    assert (finding.kind, finding.severity) == ("border", "fail")
+    # Widths are rounded to 2 %, so a border may be 1 % wider than is measured.
+    assert finding.remedy == Remedy(
+        blank=(
+            Box(top=0, left=0, bottom=0.07, right=1),
+            Box(top=0, left=0.89, bottom=1, right=1),
+        )
+    )
+
+
+def test_air_beside_the_body_is_not_blanked() -> None:
+    finding = only(check_marks(with_borders(top=0.3 * TOLD)))
+    assert finding.kind == "border"
+    assert finding.remedy is None  # no row has the label without the air
+    some = 0.3 * (TOLD ^ (np.arange(len(TOLD)) % 10 == 0))
+    remedy = only(check_marks(with_borders(top=some))).remedy
+    assert remedy is not None
+    assert remedy.drop
+    assert not remedy.blank
+    # Nor is a frame whose blank would leave the air to tell the label.
+    remedy = only(
+        check_marks(with_borders(top=np.where(np.arange(len(some)) < 4, 0.04, some)))
+    ).remedy
+    assert remedy is not None
+    assert not remedy.blank
 
 
 # Absence and columns

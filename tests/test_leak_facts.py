@@ -76,6 +76,19 @@ def test_a_flat_frame_is_measured_from_each_side() -> None:
     assert measure_borders(image[::-1].T)["flat border, right"] == 0.1
 
 
+def test_a_frame_is_none_where_the_blank_covers_it_and_whole_where_it_does_not() -> None:
+    image = RNG.random((100, 200)).astype(np.float32)
+    image[:10] = 1
+    blanked = {
+        share: measure_borders(image, [Box(top=0, left=0, bottom=share, right=1)])
+        for share in (0.09, 0.1, 0.5)
+    }
+    assert [own["flat border, top"] for own in blanked.values()] == [0.1, 0.0, 0.0]
+    # A black blank over a white frame's end leaves the rest of the frame a frame.
+    corner = [Box(top=0, left=0, bottom=1, right=0.2)]
+    assert measure_borders(image, corner) == {**measure_borders(image), "flat border, left": 0.0}
+
+
 @pytest.mark.parametrize("rate_hz", [4_000, 8_000])
 def test_a_recording_resampled_upwards_ends_where_its_origin_did(rate_hz: int) -> None:
     narrow = soxr.resample(soxr.resample(NOISE, SAMPLE_RATE, rate_hz), rate_hz, SAMPLE_RATE)

@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from medfuse.config import Box, PrepareSettings, VoiceSettings, read_settings
 from medfuse.data.cohort import read_cohort
+from medfuse.data.dicom import decode_frames
+from medfuse.data.image import prepare_images
 from medfuse.errors import CohortError
 from medfuse.leaks.check import CheckRequest, check_cohort
 from medfuse.leaks.command import check_cohort as command
 from medfuse.leaks.fix import change_preparation, fix_cohort
+from medfuse.leaks.plant import frame_image
 from medfuse.leaks.report import LeakReport, Remedy
 from medfuse.synthetic.cohort import write_cohort
 from medfuse.synthetic.options import CohortOptions, Shortcut
@@ -115,6 +119,56 @@ def test_a_failing_cohort_is_named_by_its_leaks_and_fixed_without_a_change_to_it
     assert not check_cohort(request, workers=1).failed
     log = pd.read_csv(tmp_path / "fixed" / "remedies.csv")
     assert set(log.kind) == {"patient-in-splits", "marks", "source-in-note"}
+
+
+@pytest.fixture(scope="module")
+def framed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of 90 studies as PNG, those of one label in a black frame, with few exceptions."""
+    folder = tmp_path_factory.mktemp("framed")
+    write_cohort(folder / "cohort", CohortOptions(studies=90, seed=4, size=192), workers=1)
+    path = folder / "cohort" / "cohort.csv"
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    rng = np.random.default_rng(0)
+    prepare = PrepareSettings()
+    for i, (names, label) in enumerate(zip(table.images, table.pneumonia, strict=True)):
+        first = folder / "cohort" / names.split(";")[0]
+        image = decode_frames([first.read_bytes()], prepare.image, prepare.limits)[0].image
+        plain = first.with_name("plain.png")
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(plain)
+        own = first.with_name("image.png")
+        has = rng.random() < (0.9 if label == "1" else 0.1)
+        own.write_bytes(frame_image(image, rng) if has else plain.read_bytes())
+        table.loc[i, "images"] = str(own.relative_to(path.parent))
+    table.to_csv(path, index=False)
+    config = folder / "settings.toml"
+    text = CONFIG.format(table=json.dumps(str(path)), findings=json.dumps(FINDINGS))
+    config.write_text(f"{text}\n[prepare.image]\npictures = true\n", encoding="utf-8")
+    return config
+
+
+@pytest.mark.slow
+def test_a_frame_is_blanked_by_one_command_and_gone_from_what_the_model_gets(
+    framed: Path, tmp_path: Path
+) -> None:
+    before = check_cohort(request_of(framed), workers=1)
+    (found,) = (f for f in before.by("fail") if f.kind == "border")
+    assert found.target == "findings.pneumonia"
+    fixed = run(framed, "--fix", tmp_path / "fixed", "--workers", 1)
+    assert fixed.exit_code == 0, fixed.stdout
+    request = request_of(tmp_path / "fixed" / "settings.toml")
+    rows = read_cohort(request.cohort, request.tasks).rows
+    assert len(rows) == 90
+    after = check_cohort(request, workers=1)
+    assert "border" not in {f.kind for f in after.findings}
+    # The model gets the same of a picture with a frame and of the one without.
+    pictures = [(row.images[0], row.images[0].with_name("plain.png")) for row in rows]
+    files = [tuple(path.read_bytes() for path in pair) for pair in pictures]
+    assert sum(own != plain for own, plain in files) > 20
+    image, limits = request.prepare.image, request.prepare.limits
+    for own, plain in files:
+        got, wanted = (prepare_images([data], image, limits)[0].values for data in (own, plain))
+        np.testing.assert_array_equal(got, wanted)
+        assert wanted.mean() > 0.1
 
 
 def of_table(folder: Path, table: pd.DataFrame, more: str = "") -> Path:

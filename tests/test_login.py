@@ -1,6 +1,7 @@
 """Log-in: what is kept of a password, who is let in, and who is locked out."""
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,6 +249,16 @@ def test_after_five_wrong_passwords_the_right_one_is_refused_too(
     assert "a wrong password" not in caplog.text
 
 
+def test_a_wrong_password_leaves_the_name_and_asks_for_the_password_alone(
+    client: TestClient,
+) -> None:
+    sent = client.post("/login", data={"name": 'a"><b>', "password": "a wrong password"})
+    assert 'value="a&quot;&gt;&lt;b&gt;"' in sent.text
+    assert "a wrong password" not in sent.text
+    assert re.findall(r"<input id=\"(\w+)\"[^>]*autofocus", sent.text) == ["password"]
+    assert re.findall(r"<input id=\"(\w+)\"[^>]*autofocus", client.get("/login").text) == ["name"]
+
+
 def test_a_right_password_makes_the_count_start_anew(client: TestClient) -> None:
     for _ in range(3):
         for _ in range(TRIES - 1):
@@ -325,19 +336,21 @@ def test_what_is_kept_of_failures_and_sessions_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "accepted", "code"),
+    ("asked", "kept", "accepted", "code"),
     [
-        (None, "", "en"),
-        (None, "zh-CN,zh;q=0.9,en;q=0.8", "zh"),
-        (None, "fr-FR,zh;q=0.9", "en"),
-        ("zh", "en-US", "zh"),
-        ("xx", "zh", "zh"),
+        (None, None, "", "en"),
+        (None, None, "zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        (None, None, "fr-FR,zh;q=0.9", "en"),
+        ("zh", "en", "en-US", "zh"),
+        ("xx", None, "zh", "zh"),
+        (None, "zh", "en", "zh"),
+        (None, "xx", "zh", "zh"),
     ],
 )
-def test_the_page_speaks_the_browser_s_language(
-    asked: str | None, accepted: str, code: str
+def test_the_page_speaks_the_language_that_was_chosen_or_else_the_browser_s(
+    asked: str | None, kept: str | None, accepted: str, code: str
 ) -> None:
-    assert choose_language(asked, accepted).code == code
+    assert choose_language(asked, kept, accepted).code == code
 
 
 @pytest.fixture(scope="module")

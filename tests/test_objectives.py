@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medfuse.models.fused import FusedModel, build_model
 from medfuse.models.settings import ModelSettings
@@ -19,7 +20,7 @@ from medfuse.training.objectives.contrastive import contrast
 from medfuse.training.objectives.generation import turn
 from medfuse.training.objectives.masked import _aim, _cover
 from medfuse.training.objectives.step import Step
-from medfuse.training.objectives.supervised import SupervisedObjective
+from medfuse.training.objectives.supervised import SupervisedObjective, find_known
 from medfuse.training.settings import (
     AdversarialSettings,
     ContrastiveSettings,
@@ -213,6 +214,156 @@ def test_a_generated_modality_stands_in_for_an_absent_one_alone(model: FusedMode
         assert (filled[m].mask[~had].sum(dim=1) == 1).all()
     nothing = {m: Tokens(t.tokens * 0, t.mask & False, t.pooled * 0) for m, t in encoded.items()}
     assert not any(t.mask.any() for t in model.generator(nothing).values())
+
+
+def weigh_tasks(model: FusedModel, monkeypatch: pytest.MonkeyPatch, *weights: float) -> None:
+    tasks = zip(model.tasks, weights, strict=True)
+    weighed = tuple(task.model_copy(update={"weight": weight}) for task, weight in tasks)
+    monkeypatch.setattr(model, "tasks", weighed)
+
+
+UNCERTAIN = SupervisedSettings(task_balance="uncertainty")
+
+
+def balanced(model: FusedModel, *log_variances: float) -> tuple[SupervisedObjective, nn.Parameter]:
+    """An objective that has learnt these of each task."""
+    objective = build_objectives(model, ObjectiveSettings(supervised=UNCERTAIN), FitSettings())
+    supervised = objective["supervised"]
+    assert isinstance(supervised, SupervisedObjective)
+    learnt = supervised.log_variances
+    assert learnt is not None
+    with torch.no_grad():
+        learnt.copy_(torch.tensor(log_variances))
+    return supervised, learnt
+
+
+def losses_of(model: FusedModel, step: Step) -> Tensor:
+    return torch.stack(model.losses(model.fuse(step.encoded).logits, step.batch.labels))
+
+
+def test_tasks_are_summed_to_the_bit_where_nothing_is_said_of_their_balance(
+    model: FusedModel,
+) -> None:
+    batch = make_batch(model.eval())
+    supervised = SupervisedObjective(SupervisedSettings(), FitSettings())
+    assert not list(supervised.parameters())
+    gradients = []
+    for through_objective in (True, False):
+        step = make_step(model, batch)
+        loss = (
+            supervised.of_answers(model, step.encoded, batch.labels)
+            if through_objective
+            else losses_of(model, step).sum()
+        )
+        model.zero_grad()
+        torch.autograd.backward(loss)
+        own = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        gradients.append([loss.detach(), *own])
+    assert len(gradients[0]) > 20
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("task", range(4))
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_task_of_weight_two_counts_as_two_tasks(
+    model: FusedModel, monkeypatch: pytest.MonkeyPatch, task: int, *, learns: bool
+) -> None:
+    step = make_step(model.eval(), make_batch(model))
+    supervised = SupervisedObjective(SupervisedSettings(), FitSettings())
+    terms = losses_of(model, step)
+    if learns:
+        noise = (0.5, -1.0, 2.0, -0.25)
+        supervised, _ = balanced(model, *noise)
+        terms = terms * torch.exp(-torch.tensor(noise)) + torch.tensor(noise) / 2
+    once = supervised.of_answers(model, step.encoded, step.batch.labels)
+    torch.testing.assert_close(once, terms.sum())
+    weigh_tasks(model, monkeypatch, *(2.0 if k == task else 1.0 for k in range(4)))
+    twice = supervised.of_answers(model, step.encoded, step.batch.labels)
+    torch.testing.assert_close(twice, torch.stack([*terms, terms[task]]).sum())
+
+
+@pytest.mark.parametrize("settings", [SupervisedSettings(), UNCERTAIN])
+def test_the_weight_of_a_single_task_scales_the_loss_and_its_gradient_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: SupervisedSettings
+) -> None:
+    torch.manual_seed(0)
+    write_bert(tmp_path / "bert")
+    chosen = ModelSettings(note=tmp_path / "bert", width=16)
+    model = build_model(chosen, PREPARE, TASKS[:1], pretrained=False).eval()
+    whole = make_batch(model)
+    batch = replace(whole, labels=whole.labels[:, : TASKS[0].label_columns])
+    found = []
+    for weight in (1.0, 4.0):  # a power of two, so that no bit is rounded
+        weigh_tasks(model, monkeypatch, weight)
+        objectives = ObjectiveSettings(supervised=settings)
+        objective = build_objectives(model, objectives, FitSettings())["supervised"]
+        model.zero_grad()
+        loss = objective(make_step(model, batch))
+        torch.autograd.backward(loss)
+        parts = [*model.parameters(), *objective.parameters()]
+        found.append([loss.detach(), *(p.grad for p in parts if p.grad is not None)])
+    assert len(found[0]) > 20
+    for once, four in zip(*found, strict=True):
+        assert torch.equal(4 * once, four)
+
+
+def slopes(model: FusedModel, batch: FeatureBatch, *log_variances: float) -> Tensor:
+    """The gradients of variances that have been learnt so far."""
+    supervised, learnt = balanced(model, *log_variances)
+    loss = supervised.of_answers(model, make_step(model, batch).encoded, batch.labels)
+    (gradient,) = torch.autograd.grad(loss, [learnt])
+    return gradient
+
+
+def test_a_learnt_variance_settles_where_it_is_twice_the_loss(model: FusedModel) -> None:
+    batch = make_batch(model.eval())
+    losses = losses_of(model, make_step(model, batch)).detach()
+    noise = (0.3, -0.7, 0.0, 1.1)
+    wanted = 0.5 - torch.exp(-torch.tensor(noise)) * losses
+    torch.testing.assert_close(slopes(model, batch, *noise), wanted)
+    settled = slopes(model, batch, *(2 * losses).log().tolist())
+    torch.testing.assert_close(settled, torch.zeros(4), atol=1e-5, rtol=0)
+
+
+def test_a_task_without_a_label_teaches_its_variance_nothing(model: FusedModel) -> None:
+    batch = make_batch(model.eval())
+    labels = batch.labels.clone()
+    labels[:, 6] = -1  # an unknown class
+    labels[:, 8] = torch.nan
+    assert find_known(model.tasks, batch.labels).tolist() == [True] * 4
+    assert find_known(model.tasks, labels).tolist() == [True, False, True, False]
+    found = slopes(model, replace(batch, labels=labels), 0.0, 0.0, 0.0, 0.0)
+    assert (found != 0).tolist() == [True, False, True, False]
+
+
+def test_learnt_variances_are_kept_with_the_training_and_neither_judge_an_epoch_nor_are_exported(
+    model: FusedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ObjectiveSettings(supervised=UNCERTAIN)
+    module = TrainingModule(model, FitSettings(), 1, objectives=settings).eval()
+    name = "objectives.supervised.log_variances"
+    state = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(state)
+    assert name in state["state_dict"]
+    assert not any("log_variances" in key for key in model.state_dict())
+    learnt = module.get_parameter(name)
+    (group,) = (
+        own
+        for own in module.configure_optimizers()["optimizer"].param_groups
+        if any(p is learnt for p in own["params"])
+    )
+    assert group["weight_decay"] == 0  # a decayed logarithm would be drawn to a variance of one
+    told: list[float] = []
+    monkeypatch.setattr(module, "_note", lambda _, value, __: told.append(value.item()))
+    batch = make_batch(model)
+    for value in (0.0, 3.0):
+        with torch.no_grad():
+            learnt.fill_(value)
+            module.validation_step(batch, 0)
+    assert (
+        told[0] == told[1] == pytest.approx(losses_of(model, make_step(model, batch)).sum().item())
+    )
 
 
 def test_an_attack_moves_each_channel_by_its_own_spread_and_never_helps(model: FusedModel) -> None:

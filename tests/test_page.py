@@ -8,9 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
+import gradio
 import httpx
 import numpy as np
 import pydicom
@@ -18,6 +20,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 from medfuse.bundle import NOTICE
@@ -26,14 +29,20 @@ from medfuse.data.dicom import decode_frames
 from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
 from medfuse.errors import BundleError, DicomError, LimitError
+from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.language import ENGLISH
+from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
+from medfuse_serving.page.giving import retype_note
 from medfuse_serving.page.mount import build_page, mount_page
+from medfuse_serving.page.parts import lay_parts
+from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.record import ReportRecord
@@ -60,6 +69,15 @@ def data_of(text: str, media_type: str) -> bytes:
     return base64.b64decode(found[1])
 
 
+def lay_room(predictor: Predictor) -> tuple[Room, Desk]:
+    """Lay a page out with a note on its desk, without a browser."""
+    explainer = Explainer(predictor, None, HandNetwork(MIXED))
+    with gradio.Blocks():
+        parts = lay_parts(explainer, (), Practice())
+    room = Room(explainer, (), Shelves(), Practice(), parts)
+    return room, lay_out(ENGLISH, Study(note=NOTE), SETTINGS, room.shelves)
+
+
 def test_the_recording_is_played_as_the_model_hears_it() -> None:
     data = make_wav()
     played, rate = soundfile.read(
@@ -76,11 +94,21 @@ def test_a_note_shows_its_sections_and_which_are_not_read() -> None:
     assert "not read" not in findings
     assert "fever" in impression
     assert "not read by the model" in impression
+    chinese = note_html(find_language("zh"), NOTE, NoteSettings(), Limits())
+    assert re.findall(r"<h4>([^<]*)", chinese) == ["所见", "诊断印象"]
+
+
+def test_every_section_has_a_name_in_each_language() -> None:
+    for code in LANGUAGES:
+        if code != "en":
+            names = [find_language(code).name(section.lower()) for section in SECTION_HEADINGS]
+            assert not set(names) & {section.lower() for section in SECTION_HEADINGS}
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
 def test_no_note_can_write_html_or_templates(text: str) -> None:
     shown = note_html(ENGLISH, f"FINDINGS: {text}".encode(), NoteSettings(), Limits())
+    shown = shown.replace(' role="region" aria-label="The note in its sections" tabindex="0"', "")
     inside = re.sub(r"</?(div|section|h4|span|p)( class=\"[a-z -]+\")?>", "", shown)
     assert not set(inside) & set("<>\"'${}`")
     assert "".join(text.split()) in "".join(html.unescape(inside).split())
@@ -91,7 +119,7 @@ def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     answer = to_answer(predictor.predict([study])[0])
     shown = show_answer(Desk(answer=answer))
     for name, probability in answer.tasks[0].probabilities.items():
-        row = shown[shown.index(name) :]
+        row = shown[shown.index(f">{name}<") :]
         assert html.escape(format_probability(probability)) in row[:300]
         assert f"width:{100 * probability:.2f}%" in row[:300]
     for text in ("Image: used", "Voice: used", answer.model_digest, answer.remarks[0].message):
@@ -208,6 +236,32 @@ def test_an_example_is_shown_and_answered(page: Page, predictor: Predictor) -> N
     expect(page.locator("#image")).to_contain_text("No image")
 
 
+def test_a_look_at_the_examples_leaves_the_study_that_lies_there(
+    page: Page, steady: HandNetwork
+) -> None:
+    note = page.get_by_label("Note", exact=True)
+    note.press_sequentially("FINDINGS: cough and fever")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    reason = page.get_by_label("Reason (needed to edit or override)")
+    reason.press_sequentially("rotated")
+    steady.delay_s = 0.5
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    examples = page.get_by_label("Example study")
+    for leave in ("Tab", "Shift+Tab", "click"):
+        examples.click()
+        if leave == "click":
+            page.locator("h1").click()
+        else:
+            examples.press(leave)
+        page.wait_for_timeout(700)
+        expect(note).to_have_value("FINDINGS: cough and fever")
+        expect(page.locator("#answer")).to_contain_text("%")
+        expect(reason).to_have_value("rotated")
+        expect(page.locator("#explanation")).to_contain_text("Explaining")
+
+
 def test_leaving_the_note_takes_no_place_in_the_queue(page: Page) -> None:
     # A click on Predict leaves the note too; were both queued, the first to end would close the
     # stream that the other's answer comes by, and now and then the answer was lost.
@@ -282,7 +336,7 @@ def test_two_users_side_by_side_have_nothing_of_each_other_s(browser: Browser, u
         one.get_by_role("button", name="Clear all").click()
         expect(one.locator("#image")).to_contain_text("No image")
         assert httpx.get(f"{url}/shelves/{addresses[0]}/0").status_code == 404
-        assert httpx.get(f"{url}/shelves/{addresses[1]}/0").status_code == 200
+        assert other.request.get(f"{url}/shelves/{addresses[1]}/0").status == 200
 
 
 def test_a_study_is_forgotten_soon_after_its_page_is_closed(
@@ -292,7 +346,7 @@ def test_a_study_is_forgotten_soon_after_its_page_is_closed(
     with open_page(browser, url) as page:
         choose_example(page)
         address = find_shelf(page)
-        assert httpx.get(f"{url}/shelves/{address}/0").status_code == 200
+        assert page.request.get(f"{url}/shelves/{address}/0").status == 200
     for _ in range(60):
         if httpx.get(f"{url}/shelves/{address}/0").status_code == 404:
             return
@@ -305,10 +359,41 @@ def test_bad_input_is_told_in_words(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("no image, no note and no voice")
     image = page.locator("input[type=file]").nth(0)
     image.set_input_files({"name": "Doe.dcm", "mimeType": "", "buffer": b"not an image"})
-    expect(page.locator("#image .mf-problem")).to_be_visible()
+    expect(page.locator("#image .mf-problem")).to_contain_text("not a DICOM file")
     predict(page)
-    expect(page.locator("#answer .mf-problem")).to_contain_text("DICOM")
+    expect(page.locator("#answer")).to_contain_text("no image, no note and no voice")
     expect(page.locator("body")).not_to_contain_text("Doe")
+
+
+def test_one_image_that_cannot_be_used_takes_no_other_along(page: Page) -> None:
+    good = make_dicom(np.full((9, 18), 7, np.uint16))
+    another = make_dicom(np.full((9, 9), 7, np.uint16), patient_id="Other")
+    png = io.BytesIO()
+    Image.new("L", (4, 4)).save(png, format="PNG")
+    given = [good, b"not an image", png.getvalue(), b"nor this", another, good]
+    page.locator("input[type=file]").nth(0).set_input_files(
+        [FilePayload(name=f"Doe{i}.dcm", mimeType="", buffer=d) for i, d in enumerate(given)]
+    )
+    image = page.locator("#image")
+    expect(image).to_contain_text("Frame 1 of 2")
+    for said in (
+        "Image 2, 4 of 6 given cannot be used. the file is not a DICOM file",
+        "Image 3 of 6 given cannot be used. a PNG or JPEG came where DICOM is expected",
+        "Image 5 of 6 given cannot be used. PatientID differs",
+        "The other images were taken.",
+    ):
+        expect(image).to_contain_text(said)
+    expect(page.locator("body")).not_to_contain_text("Doe")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    # What is given afterwards and cannot be used changes nothing of the study or its answer.
+    bad = FilePayload(name="Doe.dcm", mimeType="", buffer=b"nor this")
+    page.locator("input[type=file]").nth(0).set_input_files(bad)
+    expect(image).to_contain_text("Image 1 of 1 given cannot be used.")
+    expect(image).to_contain_text("Frame 1 of 2")
+    expect(page.locator("#answer")).to_contain_text("%")
+    turn_to_chinese(page)
+    expect(image).to_contain_text("第 1 幅无法使用")
 
 
 def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:
@@ -443,6 +528,48 @@ def test_the_table_of_the_evidence_leads_to_it(page: Page) -> None:
     expect(page.locator("mf-strength")).to_have_count(0)
 
 
+CHANGES = ("Delete", "Control+z", "Backspace", "Control+z", "Control+x", "Control+v", "menu", "x")
+"""Ways in which what stands in a text box becomes another text."""
+
+
+def test_no_way_to_change_the_note_leaves_what_was_said_of_it(page: Page) -> None:
+    open_example(page)
+    choose_brightness(page)
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    for change in CHANGES:
+        if "%" not in answer.inner_text():
+            predict(page)
+            expect(answer).to_contain_text("%")
+        before = note.input_value()
+        note.press("Control+a")
+        if change == "menu":
+            note.evaluate("() => document.execCommand('insertText', false, 'fever')")
+        else:
+            note.press(change)
+        assert note.input_value() != before, change
+        expect(answer).not_to_contain_text("%")  # before the note is left
+        expect(page.locator(".mf-map")).to_have_count(0)
+        expect_blank(page.locator("#explanation"))
+
+
+def test_a_note_that_comes_changed_takes_what_was_said_of_it_along(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    (prediction,) = predictor.predict([desk.study])
+    desk = replace(desk, answer=to_answer(prediction))
+    parts = room.parts
+    said = {parts.answer, parts.report.place, parts.reach, *parts.explained}
+    kept = retype_note(room, Changes(), desk.note_text, desk.form, desk)
+    assert not said & set(kept)
+    gone = retype_note(room, Changes(), "", desk.form, desk)
+    assert said <= set(gone)
+    assert "%" not in "".join(str(gone[place]) for place in said)
+    # An answer of this very note may have come since the desk was taken up.
+    kept = retype_note(room, Changes(asked=("", desk.form)), "", desk.form, desk)
+    assert not said & set(kept)
+
+
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:
     open_example(page)
     choose_brightness(page)
@@ -554,7 +681,8 @@ def test_an_earlier_study_is_shown_beside_the_present_one_and_has_no_part_in_the
     # Nothing was asked anew, and nothing taken away.
     asked = steady.asked
     assert [place.inner_text() for place in places] == said
-    expect(page.locator("#image .mf-which")).to_have_text("Present study: what the answer is about")
+    present = "Present study: what the answer is about \N{MIDDLE DOT} Study date not given"
+    expect(page.locator("#image .mf-which")).to_have_text(present)
     expect(page.locator("#prior")).to_contain_text("Prior study: for comparison, not read")
     expect(page.locator("#prior .mf-doubt")).to_have_count(0)
     for place, values in (("#image", older[:, ::-1]), ("#prior", older)):
@@ -588,7 +716,7 @@ def test_an_earlier_study_given_while_an_explanation_is_under_way_stays(
     address = give_prior(page, np.full((9, 9), 7))
     steady.delay_s = 0.0
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
-    assert httpx.get(f"{url}/shelves/{address}/0").status_code == 200
+    assert page.request.get(f"{url}/shelves/{address}/0").status == 200
 
 
 @pytest.mark.parametrize("how", ["Clear all", "another example"])
@@ -598,6 +726,13 @@ def test_an_earlier_study_goes_with_the_one_it_was_given_to(page: Page, url: str
     address = give_prior(page, np.full((9, 9), 7), study_uid="1.2.3")
     if how == "Clear all":
         expect(page.locator("#prior .mf-doubt")).to_contain_text("the same study")
+        # It lies over both images, and pushes neither of them down.
+        present, prior = (
+            page.locator(f"{place} .mf-stage").bounding_box() for place in ("#image", "#prior")
+        )
+        assert present
+        assert prior
+        assert prior["y"] == pytest.approx(present["y"])
         page.get_by_role("button", name="Clear all").click()
     else:
         choose_example(page)
@@ -652,7 +787,13 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
 def test_what_comes_is_told_once_and_the_focus_goes_to_it(page: Page, steady: HandNetwork) -> None:
     page.evaluate(
         """() => {
+            window.told = [];
             window.heard = [];
+            new MutationObserver((changes) => {
+                for (const { addedNodes } of changes) {
+                    for (const node of addedNodes) told.push(node.textContent);
+                }
+            }).observe(document.querySelector("#mf-told"), { childList: true });
             const live = "[role=status], [role=alert], [aria-live]";
             new MutationObserver(() => {
                 for (const place of document.querySelectorAll(live)) {
@@ -661,22 +802,29 @@ def test_what_comes_is_told_once_and_the_focus_goes_to_it(page: Page, steady: Ha
             }).observe(document, { childList: true, subtree: true, characterData: true });
         }"""
     )
-    told = page.locator("#mf-told > p")
+
+    def expect_told(count: int) -> list[str]:
+        page.wait_for_function(f"told.length >= {count}")
+        said: list[str] = page.evaluate("told")
+        assert len(said) == count, said
+        return said
+
     open_example(page)
-    expect(told).to_have_text(
-        re.compile("^Answer ready. Findings: brightness 54.7 %, wordiness 66.8 %; Loudness: .* dB$")
-    )
+    ready = "^Answer ready. Findings: brightness 54.7 %, wordiness 66.8 %; Loudness: .* dB$"
+    assert re.match(ready, expect_told(1)[0])
     expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_focused()
     choose_brightness(page)
     page.get_by_role("button", name="Explain this answer").press("Enter")
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     expect(page.get_by_role("heading", name="Explanation", exact=True)).to_be_focused()
-    expect(told).to_have_text(["The answer is being explained.", "Explanation ready: brightness."])
+    steps = ["The answer is being explained.", "Explanation ready: brightness."]
+    assert expect_told(3)[1:] == steps
     # Nobody who has gone on is brought back.
+    steady.delay_s = 0.01
     ask_why(page)
     reason = page.get_by_label("Reason (needed")
     reason.press_sequentially("I disagree")
-    expect(told.last).to_have_text("Explanation ready: brightness.")
+    assert expect_told(5)[1:] == steps * 2
     expect(reason).to_be_focused()
     heard = " ".join(page.evaluate("[...new Set(heard)]")).lower()
     assert "answer ready" in heard
@@ -697,6 +845,51 @@ def test_an_upload_is_named_by_what_it_takes(page: Page) -> None:
         assert "DICOM" in name
         assert "mages" not in name
         assert "Recording" not in name
+
+
+def test_an_explanation_ends_soon_after_its_page_is_closed(
+    browser: Browser, url: str, steady: HandNetwork
+) -> None:
+    steady.delay_s = 0.3
+    with open_page(browser, url) as page:
+        open_example(page)
+        choose_brightness(page)
+        ask_why(page)
+        expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
+    asked = -1
+    for _ in range(5):
+        if asked == steady.asked:
+            return
+        asked = steady.asked
+        time.sleep(1)
+    raise AssertionError("the explanation goes on")
+
+
+def test_an_explanation_begins_at_once_after_one_that_was_stopped(
+    page: Page, steady: HandNetwork
+) -> None:
+    open_example(page)
+    choose_brightness(page)
+    # Half-way, in the midst of checks that take the graph's time again and again.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_role("button", name="Stop explaining").click()
+    expect_blank(page.locator("#explanation"))
+    ask_why(page)
+    expect(page.locator("#explanation")).to_contain_text("Explaining")
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    # Pressed again, it explains what is chosen by now, and that alone.
+    steady.delay_s = 0.3
+    ask_why(page)
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
+    page.get_by_label("Finding to explain").click()
+    page.get_by_role("option", name="findings: wordiness").click()
+    ask_why(page)
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
+    steady.delay_s = 0.0
+    expect(page.locator("#explanation")).to_contain_text("Why wordiness?")
 
 
 def test_a_coarse_map_does_not_outlast_an_explanation_that_fails(
@@ -731,7 +924,7 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     drop = page.locator("button", has_text="Drop File Here").first
-    expect(drop).to_have_accessible_name("Click to upload or drop files")
+    expect(drop).to_have_accessible_name("Images (DICOM) Click to upload or drop files")
     turn_to_chinese(page)
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     # Gradio's own words, which it says once.
@@ -782,7 +975,7 @@ def test_a_report_is_made_downloaded_and_accepted(
     assert [e.record.target for e in opened.record.explanations] == ["findings.brightness"]
     # It is gone with the answer that it is of.
     address = str(link.get_attribute("href"))
-    assert httpx.get(f"{url}/{address}").status_code == 200
+    assert page.request.get(f"{url}/{address}").status == 200
     page.get_by_label("病历", exact=True).press_sequentially(" and more")
     expect(link).to_have_count(0)
     page.get_by_role("button", name="预测").click()

@@ -20,10 +20,23 @@ from starlette.staticfiles import StaticFiles
 
 from medfuse.data.dicom import Identity
 from medfuse_serving.language import ENGLISH, find_language
-from medfuse_serving.prior import Prior, lay_prior, say_doubts, show_prior, turn_prior
+from medfuse_serving.prior import (
+    Prior,
+    lay_prior,
+    say_dates,
+    say_doubts,
+    show_prior,
+    turn_prior,
+)
 from medfuse_serving.rendering import header_html
 from medfuse_serving.shelves import Shelves
-from medfuse_serving.viewer import Frames, prior_html, shelve_frames, viewer_html
+from medfuse_serving.viewer import (
+    Frames,
+    list_identities,
+    prior_html,
+    shelve_frames,
+    viewer_html,
+)
 from tests.browser import open_browser, open_page, read_greys
 from tests.dicom_files import make_file
 from tests.hand_bundle import SETTINGS, make_dicom
@@ -50,6 +63,25 @@ def test_another_patient_and_the_same_study_are_told() -> None:
     assert "same study" in same
     (unnamed,) = say_doubts(ENGLISH, of(None, None), of("P1", None))
     assert "Not every header" in unnamed
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+def test_the_day_of_each_study_is_said_and_a_prior_that_is_later_is_told() -> None:
+    def made(*days: str) -> frozenset[Identity]:
+        files = [make_dicom(RAMP, study_date=day) for day in days]
+        return list_identities(files, SETTINGS.limits)
+
+    earlier, later = made("20250131"), made("20300101")
+    assert say_dates(ENGLISH, made("20250131", "2024.02.29")) == "Study date 2024-02-29, 2025-01-31"
+    for unknown in ("", "20250231", "2025"):
+        assert say_dates(ENGLISH, made(unknown)) == "Study date not given"
+        assert len(say_doubts(ENGLISH, later, made(unknown))) == 1
+    (same,) = say_doubts(ENGLISH, earlier, later)
+    assert "the same study" in same
+    _, late = say_doubts(ENGLISH, later, earlier)
+    assert "later than the present" in late
+    prior = lay_prior(ENGLISH, (make_dicom(RAMP, study_date="20250131"),), SETTINGS, Shelves())
+    assert "Study date 2025-01-31" in show_prior(ENGLISH, prior, earlier)
 
 
 NAMES = st.sampled_from([None, "P1", "P2"])
@@ -83,6 +115,16 @@ def read_caption(frames: Frames) -> str:
     piece = frames.shelf.make(0)
     (length,) = struct.unpack("<I", piece[:4])
     return str(json.loads(piece[4 : 4 + length])["caption"])
+
+
+def test_windows_are_named_in_the_reader_s_language() -> None:
+    files = make_file(RAMP, WindowCenter=[40, 60], WindowWidth=[400, 500], Modality="CT")
+    for code, named in (("en", ["Window 1", "Window 2", "Lung"]), ("zh", ["窗 1", "窗 2", "肺窗"])):
+        frames = shelve_frames(find_language(code), (files,), SETTINGS, Shelves())
+        piece = frames.shelf.make(0)
+        (length,) = struct.unpack("<I", piece[:4])
+        views = json.loads(piece[4 : 4 + length])["views"]
+        assert [view["name"] for view in views][:3] == named
 
 
 def test_its_captions_say_which_study_it_is_in_the_reader_s_language() -> None:
@@ -198,8 +240,10 @@ def test_two_studies_stay_in_step_in_mm_by_wheel_drag_and_keys(
         box = present.locator(".mf-stage").bounding_box()
         assert box
         page.mouse.move(box["x"] + 120, box["y"] + 40)
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         expect(present.locator(".mf-how")).to_contain_text("zoom 625 %")
         expect(prior.locator(".mf-how")).to_contain_text("zoom 1000 %")
         assert_in_mm(present, prior)
@@ -238,7 +282,9 @@ def test_without_both_spacings_they_go_by_their_relative_place(
         box = present.locator(".mf-stage").bounding_box()
         assert box
         page.mouse.move(box["x"] + 300, box["y"] + 200)
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         column, row, scale = find_middle(present)
         assert scale == pytest.approx(5.0)
         expected = (column / 100 * 80, row / 60 * 40, 5.0 * 1.25)
@@ -278,6 +324,7 @@ def test_the_same_window_is_an_option(browser: Browser, two: Two, url: str) -> N
         expect(level).to_have_value("3300")
         assert_nearest(read_greys(prior), brightness(second, (3300, 6000)))
         prior.get_by_label("Width", exact=True).fill("500")
+        prior.get_by_label("Width", exact=True).press("Enter")
         expect(present.get_by_label("Width", exact=True)).to_have_value("500")
         assert_nearest(read_greys(present), brightness(first, (3300, 500)))
         prior.locator(".mf-stage").press("i")

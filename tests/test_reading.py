@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pypdfium2
 import pytest
@@ -12,7 +13,7 @@ from medfuse.attribution.settings import AttributionSettings
 from medfuse.config import Task, TaskKind
 from medfuse.errors import InputError
 from medfuse_serving import reading
-from medfuse_serving.answer import Answer, to_answer
+from medfuse_serving.answer import Answer, NoveltyAnswer, to_answer
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_view import make_view
 from medfuse_serving.language import LANGUAGES
@@ -21,6 +22,7 @@ from medfuse_serving.reading import Question, begin, decide, give_impression, to
 from medfuse_serving.reading_panel import read_findings
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.inputs import list_inputs
+from medfuse_serving.report.record import Decision
 from medfuse_serving.report.render import make_report
 from medfuse_serving.worklist.records import ReadingStep
 from tests.hand_bundle import SETTINGS, TASKS, make_study
@@ -107,6 +109,37 @@ def test_an_impression_that_says_nothing_is_refused() -> None:
         give_impression(begin(None, "", None), STUDY, {"loudness": ""}, " \n", "")
 
 
+@pytest.mark.parametrize("decision", get_args(Decision))
+def test_what_is_withheld_can_only_be_acknowledged_and_nothing_else_can(
+    answer: Answer, answered: ReadingStep, decision: Decision
+) -> None:
+    unlike = {m: NoveltyAnswer(p_value=0.0, novel=True) for m in answer.used}
+    withheld = answer.model_copy(update={"novelty": unlike})
+    alone = decision == "acknowledge"
+    for given_answer, allowed in ((withheld, alone), (answer, not alone)):
+        if not allowed:
+            with pytest.raises(InputError, match="has a score" if alone else "is withheld"):
+                decide(answered, given_answer, (), decision, "Bright.", "Motion.", "R")
+            continue
+        decided = decide(answered, given_answer, (), decision, "Bright.", "Motion.", "R")
+        written = decided.model_dump_json(by_alias=True)
+        assert ReadingStep.model_validate_json(written).decision == decision
+
+
+def test_a_referral_that_was_noted_stands_in_the_report(
+    predictor: Predictor, answer: Answer, answered: ReadingStep
+) -> None:
+    unlike = {m: NoveltyAnswer(p_value=0.0, novel=True) for m in answer.used}
+    withheld = answer.model_copy(update={"novelty": unlike})
+    decided = decide(answered, withheld, (), "acknowledge", "", "", "")
+    record = make_record(predictor, STUDY, withheld, (), ReportOptions(reading=to_reading(decided)))
+    document = pypdfium2.PdfDocument(make_report(record))
+    text = " ".join(" ".join(page.get_textpage().get_text_range() for page in document).split())
+    document.close()
+    assert "withheld, and its referral noted" in text
+    assert "accepted" not in text
+
+
 DECISIONS = st.sampled_from(["accept", "edit", "override"])
 TEXTS = st.sampled_from(["", " \n", "Motion."])
 
@@ -125,7 +158,8 @@ def test_a_decision_has_the_reason_and_the_wording_that_it_needs(
         assert not allowed
         return
     assert allowed
-    assert (decided.wording, decided.reason) == (wording.strip(), reason.strip())
+    kept = ("", "") if decision == "accept" else (wording.strip(), reason.strip())
+    assert (decided.wording, decided.reason) == kept
     assert decided.decided_at is not None
     assert decided.reading == step.reading
     final = to_reading(decided)
@@ -166,11 +200,12 @@ def test_a_report_holds_all_of_a_reading(
     document.close()
     expected = ["Bright.", "Bright, and loud.", "Louder than it says."]
     expected += {
-        "en": ["present", "accepted with changes", "nobody had logged in"],
-        "zh": ["有", "无人登录", "最终措辞"],
+        "en": ["present", "accepted with changes", "nobody had logged in", "Decided"],
+        "zh": ["有", "无人登录", "最终措辞", "作出决定时间"],
     }[code]
     for moment in (decided.opened_at, decided.impression_at, decided.answered_at):
         assert moment is not None
         expected.append(f"{moment:%H:%M:%S} UTC")
     for said in expected:
         assert said in text
+    assert not {"Signed", "签署时间"} & set(text.split())

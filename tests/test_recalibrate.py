@@ -110,7 +110,9 @@ def test_the_new_bundle_says_the_chances_that_the_labels_were_drawn_from(made: B
         pixels = np.full((40, 40), round(4095 * level), np.uint16)
         (prediction,) = predictor.predict([Study(images=(make_dicom(pixels),))])
         said = float(prediction.tasks[0].probabilities[0])
-        assert said == pytest.approx(expit(SLOPE * (level - OFFSET)), abs=0.08)
+        assert said == pytest.approx(
+            expit(SLOPE * (level - OFFSET)), abs=0.1
+        )  # two standard errors
 
 
 def test_the_network_is_the_parents_to_the_byte_and_verifies(parent: Path, made: Bundle) -> None:
@@ -154,7 +156,14 @@ def test_promises_are_of_these_studies_and_what_is_promised_stays(made: Bundle) 
     assert set(trust.subsets) == {"image", "note", "image+note"}
     image = trust.of("image", "findings.brightness")
     assert image is not None
-    assert sum(image.studies.values()) == STUDIES
+    # Those of the two thirds that have no note, as an answer from the image alone is to.
+    assert image.exact is True
+    assert sum(image.studies.values()) == STUDIES - len(range(0, STUDIES, 3))
+    # The note alone is nobody's: studies with an image stand in, the image hidden.
+    note = trust.of("note", "findings.brightness")
+    assert note is not None
+    assert note.exact is False
+    assert sum(note.studies.values()) == len(range(0, STUDIES, 3))
     # Four studies have the other finding: too few to leave it out, and its calibration stays.
     rare = trust.of("image", "findings.wordiness")
     assert rare is not None

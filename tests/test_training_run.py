@@ -52,7 +52,8 @@ def run(
     tmp_path_factory: pytest.TempPathFactory, small_cohort: Path, tiny_bert: Path
 ) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("run")
-    settings = read_settings(write_config(folder, small_cohort, tiny_bert), TrainSettings)
+    config = write_config(folder, small_cohort, tiny_bert, more="attack = [1e-6, 0.3]\n")
+    settings = read_settings(config, TrainSettings)
     return folder / "out", train_model(settings, folder / "out")
 
 
@@ -73,6 +74,21 @@ def test_a_run_leaves_checkpoint_figures_plots_and_logs(run: tuple[Path, Report]
     assert sum(bool(row["train_loss"]) for row in logged) == 2
     assert sum(bool(row["validation_loss"]) for row in logged) == 2
     assert list((out / "logs" / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_an_attack_makes_answers_worse_the_more_the_further_it_moves(
+    run: tuple[Path, Report],
+) -> None:
+    out, report = run
+    assert list(report.attacked) == ["1e-06", "0.3"]
+    for task in ("findings", "affect"):
+        given, nothing, far = (
+            own.targets[task]["brier"].value or 0.0
+            for own in (report.subsets["as given"], *report.attacked.values())
+        )
+        assert nothing == pytest.approx(given, abs=1e-5)
+        assert far > given + 0.003
+    assert "## Under attack" in (out / "metrics.md").read_text()
 
 
 def test_the_figures_are_those_of_the_checkpoint_asked_about_the_test_files(
@@ -220,6 +236,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
     # Every objective that draws, or learns something of its own that the checkpoint leaves behind.
     names = ("contrastive", "masked", "generation", "adversarial", "findings_text")
     more = "".join(f"[objectives.{name}]\n" for name in names) + "[augment]\nvoice = true\n"
+    more += '[objectives.supervised]\ntask_balance = "uncertainty"\n'
     config = write_config(tmp_path, small_cohort, tiny_bert, epochs=4, more=more)
     parts = "[model]\nshared_space = 8\ngenerate_missing = true\nfindings_text = true\n"
     text = config.read_text().replace("[model]\n", parts)
@@ -248,6 +265,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
         for out in ("whole", "killed")
     )
     assert whole.keys() == resumed.keys()
+    assert not any("log_variances" in name for name in whole)
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
     reports = [

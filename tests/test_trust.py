@@ -67,7 +67,7 @@ def test_each_class_and_subset_has_thresholds_of_its_own_studies() -> None:
     # From the image alone five studies were answered, none without the finding.
     image = record.of("image", "finding.nodule")
     assert image == QuestionTrust(
-        studies={"absent": 0, "present": 5}, least={"absent": 0.0, "present": 0.0}
+        studies={"absent": 0, "present": 5}, least={"absent": 0.0, "present": 0.0}, exact=False
     )
     assert record.of("voice", "finding.nodule") is None
 
@@ -277,6 +277,25 @@ def test_the_page_says_what_may_be_said(predictor: Predictor) -> None:
     assert "(90% interval)" in page
     plain = answer_html(ENGLISH, to_answer(replace(prediction, promises=None, novelty={})))
     assert "sure" not in plain
+
+
+def test_it_is_said_where_what_was_checked_are_studies_of_which_parts_were_hidden(
+    predictor: Predictor,
+) -> None:
+    (prediction,) = predictor.predict([make_study()])
+    said = "Checked on studies of which other parts were hidden"
+    answers = {}
+    for exact in (None, True, False):
+        first, *others = prediction.tasks
+        judgements = tuple(replace(own, exact=exact) for own in first.judgements)
+        tasks = (replace(first, judgements=judgements), *others)
+        answers[exact] = to_answer(replace(prediction, tasks=tasks, novelty={}))
+        own = answers[exact].tasks[0].judgements
+        assert [judgement.exact for judgement in own] == [exact] * 2
+    shown = {exact: said in answer_html(ENGLISH, own) for exact, own in answers.items()}
+    assert shown == {None: False, True: False, False: True}
+    (judged,) = judge_answers([predict(AGE, [], 60.0)], "note", RECORD)
+    assert judged.judgements[0].exact is None  # of a record that does not say
 
 
 def test_no_score_is_shown_of_what_rests_on_a_novel_input(predictor: Predictor) -> None:

@@ -1,5 +1,6 @@
 """The viewer in a real browser: every pixel on its canvas is what pydicom's VOI LUT gives."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 import medfuse_serving
 from medfuse.config import PrepareSettings
+from medfuse.data.viewing import read_plane
 from medfuse_serving.language import ENGLISH
 from medfuse_serving.rendering import header_html
 from medfuse_serving.shelves import Shelves
@@ -182,8 +184,9 @@ def test_a_window_by_hand_by_keys_and_by_drag_is_what_pydicom_makes_of_it(
             return center, width
 
         assert assert_shown() == (40, 400)
-        window[0].fill("-125")
-        window[1].fill("901")
+        for field, typed in zip(window, ("-125", "901"), strict=True):
+            field.fill(typed)
+            field.press("Enter")
         assert assert_shown() == (-125, 901)
         page.get_by_role("combobox", name="Preset").select_option("Bone")
         assert assert_shown() == (400, 1800)
@@ -209,6 +212,45 @@ def test_a_window_by_hand_by_keys_and_by_drag_is_what_pydicom_makes_of_it(
         expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
 
 
+def test_a_level_and_a_width_are_taken_as_typed_or_refused_with_the_reason(
+    browser: Browser, desk: Desk, url: str
+) -> None:
+    data = make_file(SIGNED, WindowCenter=40, WindowWidth=400, Modality="CT")
+    with looking(browser, desk, url, data) as page:
+        boxes = {name: page.get_by_label(name, exact=True) for name in ("Level", "Width")}
+        fault = page.get_by_role("alert")
+        applied = (
+            "() => (w => [w.center, w.width])(document.querySelector('mf-viewer').state.window)"
+        )
+
+        def type_in(name: str, typed: str, end: str = "Enter") -> object:
+            boxes[name].click(click_count=3)
+            for key in typed:
+                page.keyboard.press(key)
+            expect(boxes[name]).to_have_value(typed)
+            page.keyboard.press(end)
+            expect(boxes[name]).to_have_value(typed)
+            return page.evaluate(applied)
+
+        assert type_in("Level", "12.5") == [12.5, 400]
+        assert type_in("Level", "1000.25", end="Tab") == [1000.25, 400]
+        assert type_in("Level", "123456") == [123456, 400]
+        assert type_in("Level", "-600.125") == [-600.125, 400]
+        assert type_in("Width", "1500.5", end="Tab") == [-600.125, 1500.5]
+        expect(fault).to_be_hidden()
+        for name, typed, reason in (
+            ("Width", "-5", "greater than 0"),
+            ("Width", "0.75", "at least 1"),
+            ("Level", "12,5", "a number"),
+        ):
+            assert type_in(name, typed, end="Tab") == [-600.125, 1500.5]
+            expect(boxes[name]).to_have_attribute("aria-invalid", "true")
+            expect(fault.filter(has_text=reason)).to_be_visible()
+            boxes[name].press("Escape")
+            expect(boxes[name]).not_to_have_attribute("aria-invalid", "true")
+        assert [box.input_value() for box in boxes.values()] == ["-600.125", "1500.5"]
+
+
 def test_distances_are_in_mm_where_the_header_allows(
     browser: Browser, desk: Desk, url: str
 ) -> None:
@@ -232,14 +274,75 @@ def test_distances_are_in_mm_where_the_header_allows(
             if spacing is None:
                 assert shown == f"{np.hypot(10, 30):.0f} pixels"
             else:
-                assert shown == f"{np.hypot(20 * 0.25, 30 * 0.5):.1f} mm"
+                assert shown == f"{np.hypot(20 * 0.25, 30 * 0.5):.1f} mm, plane not stated"
             # And by keys: from the middle, eight pixels of the screen a stroke.
             stage.press("m")
             stage.press("Enter")
             for _ in range(5):
                 stage.press("ArrowDown")
             shown = page.locator(".mf-measure text").text_content()
-            assert shown == ("10 pixels" if spacing is None else "5.0 mm")
+            assert shown == ("10 pixels" if spacing is None else "5.0 mm, plane not stated")
+
+
+def test_where_a_spacing_holds_is_read_and_said() -> None:
+    projection = {"PixelSpacing": [0.2, 0.2], "ImagerPixelSpacing": [0.2, 0.2], "Modality": "DX"}
+    for elements, plane in (
+        ({}, None),
+        (projection, "detector"),
+        (projection | {"PixelSpacing": [0.15, 0.15]}, "calibrated"),
+        (projection | {"PixelSpacingCalibrationType": "FIDUCIAL"}, "calibrated"),
+        ({"ImagerPixelSpacing": [0.2, 0.2]}, "detector"),
+        ({"NominalScannedPixelSpacing": [0.1, 0.1]}, "film"),
+        ({"PixelSpacing": [0.2, 0.2], "Modality": "DX"}, "unstated"),
+        ({"PixelSpacing": [0.7, 0.7], "Modality": "CT"}, "patient"),
+    ):
+        assert read_plane(make_dataset(WIDE, **elements), 0) == plane
+    uneven = make_file(WIDE, ImagerPixelSpacing=[0.4, 0.8])
+    desk = Desk()
+    desk.lay(uneven)
+    piece = desk.frames[0].shelf.make(0)
+    (length,) = np.frombuffer(piece[:4], "<u4")
+    header = json.loads(piece[4 : 4 + length])
+    assert header["caption"] == (
+        "53 \N{MULTIPLICATION SIGN} 37 pixels of 0.8 \N{MULTIPLICATION SIGN} 0.4 mm at the detector"
+    )
+    assert header["length"] == "{length} mm at the detector"
+
+
+def test_a_measured_line_and_its_length_stay_in_the_picture(
+    browser: Browser, desk: Desk, url: str
+) -> None:
+    pixels = np.zeros((100, 100), np.uint16)
+    data = make_file(pixels, ImagerPixelSpacing=[0.5, 0.5])
+    with looking(browser, desk, url, data) as page:
+        page.get_by_role("button", name="Measure").click()
+        box = page.locator(".mf-stage").bounding_box()
+        assert box
+        # The picture is the 400 px in the middle of 602: the line ends left and right of it.
+        y = box["y"] + 3
+        page.mouse.move(box["x"] + 20, y)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 590, y)
+        page.mouse.up()
+        said = page.locator(".mf-measure text")
+        expect(said).to_have_text("50.0 mm at the detector")
+        for _ in range(2):
+            seen = said.bounding_box()
+            assert seen
+            assert box["x"] <= seen["x"]
+            assert seen["x"] + seen["width"] <= box["x"] + box["width"]
+            assert box["y"] <= seen["y"]
+            page.get_by_role("button", name="Zoom in").click()
+
+
+def test_the_wheel_over_one_frame_scrolls_the_page(browser: Browser, desk: Desk, url: str) -> None:
+    with looking(browser, desk, url, make_file(WIDE)) as page:
+        page.set_viewport_size({"width": 700, "height": 300})
+        zoom = page.locator(".mf-how").inner_text()
+        page.locator(".mf-stage").hover(position={"x": 50, "y": 20})
+        page.mouse.wheel(0, 100)
+        page.wait_for_function("scrollY > 50")
+        assert page.locator(".mf-how").inner_text() == zoom
 
 
 def test_frames_are_turned_by_wheel_keys_and_slider_and_say_what_is_read(
@@ -286,8 +389,10 @@ def test_zoom_and_pan_keep_the_point_under_the_pointer(
         assert box
         page.mouse.move(box["x"] + 250, box["y"] + 90)
         expect(point).to_contain_text("(37, 22): 2237")
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -100)
         page.mouse.wheel(0, -100)
+        page.keyboard.up("Control")
         expect(page.locator(".mf-how")).to_contain_text("zoom 625 %")  # 400 % times 1.25 twice
         page.mouse.move(box["x"] + 251, box["y"] + 91)
         expect(point).to_contain_text("(37, 22): 2237")

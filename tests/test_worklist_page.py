@@ -10,14 +10,15 @@ from pathlib import Path
 
 import gradio
 import httpx
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from medfuse.config import PrepareSettings
 from medfuse.errors import InputError
 from medfuse.types import Prediction, Study
-from medfuse_serving.answer import format_probability, to_answer
+from medfuse_serving.answer import Answer, NoveltyAnswer, format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
@@ -39,7 +40,7 @@ from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 from medfuse_serving.worklist.tables import studies
 from tests.browser import assert_accessible, open_browser, open_page
-from tests.hand_bundle import NOTE, SETTINGS, make_study
+from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
 from tests.test_accessibility import LOOKS
@@ -372,6 +373,35 @@ def test_a_note_in_the_browser_is_none_of_a_study_that_has_not_arrived_there(
     assert predictor.last.note == b"FINDINGS: fever"
 
 
+def test_which_study_it_is_and_its_image_stay_in_sight(page: Page, store: Store) -> None:
+    pixels = np.tile(np.arange(64, dtype=np.uint16) * 64, (48, 1))
+    image = make_dicom(pixels, "P7", study_date="20260203")
+    store.add("Elm", Study(images=(image,), note=b"FINDINGS: none"))
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.reload()
+    which = page.locator("#which .mf-open")
+    expect(page.locator(f"{LIST} .mf-row")).to_have_count(4)
+    expect(which).to_have_count(0)
+    page.locator(f"{LIST} .mf-row").filter(has_text="Elm").click()
+    expect(which).to_have_text(re.compile("Elm.*2026-02-03.*Patient ID P7"))
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    assert not re.search("Elm|P7|2026", page.title() + page.url)
+    stage = page.locator("#image .mf-stage")
+    for place in ("#answer .mf-bars", "#note .mf-note", "#report-ask"):
+        page.locator(place).first.scroll_into_view_if_needed()
+        for seen in (which, stage, page.locator(place).first):
+            expect(seen).to_be_in_viewport(ratio=0.95)
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    box, answer = stage.bounding_box(), page.locator("#answer").bounding_box()
+    assert box
+    assert answer
+    assert box["x"] > answer["x"] + answer["width"]
+    assert box["width"] > 700
+    page.get_by_role("button", name="Clear all").click()
+    expect(which).to_have_count(0)
+
+
 def test_ten_thousand_rows_are_a_few_in_the_page(
     page: Page, store: Store, predictor: Predictor
 ) -> None:
@@ -441,7 +471,8 @@ def test_no_page_has_the_address_of_another_s_study(browser: Browser, url: str, 
         page.keyboard.press("Alt+n")
         expect(page.locator("#image")).to_contain_text("No image")
         assert httpx.get(f"{url}/shelves/{here}/0").status_code == 404
-        assert httpx.get(f"{url}/shelves/{there}/0").status_code == 200
+        assert other.request.get(f"{url}/shelves/{there}/0").status == 200
+        assert page.request.get(f"{url}/shelves/{there}/0").status == 403
 
 
 def test_a_label_is_text_and_nothing_else(browser: Browser, url: str, store: Store) -> None:
@@ -459,7 +490,9 @@ def test_the_worklist_turns_to_the_reader_s_language(page: Page) -> None:
     expect(page.locator(f"{LIST} h2")).to_have_text("工作列表")
     expect(page.get_by_role("button", name="接受")).to_have_count(0)  # there is no answer
     page.keyboard.press("Alt+n")
-    expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*待读"))
+    expect(page.locator("#mf-told > p").last).to_have_text(re.compile("^检查 Alder.*已打开$"))
+    page.locator(f"{LIST} [role=grid]").focus()
+    expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*已打开"))
 
 
 @pytest.mark.parametrize("code", ["en", "zh"])
@@ -482,7 +515,7 @@ def decide(page: Page, how: str, wording: str = "", reason: str = "") -> None:
 @pytest.mark.parametrize(
     ("how", "wording", "reason", "kept"),
     [
-        ("Accept", "", "", "accepted."),
+        ("Accept", "Of an edit", "Of an override", "accepted."),
         ("Edit", "Bright on the left.", "The right is dark.", "accepted with changes"),
         ("Override", "", "Motion.", "overridden"),
     ],
@@ -496,12 +529,16 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
     predict(page)
     expect(page.locator("#answer")).to_contain_text(SHOWN)
-    if reason:
+    if how != "Accept":
         decide(page, how, wording)
         expect(page.locator("#decision-place [role=alert]")).to_contain_text("needs a reason")
         assert statuses(store)[0] == "opened"
     decide(page, how, wording, reason)
     expect(page.locator("#decision-place [data-told]")).to_contain_text(kept)
+    if how == "Accept":  # what was written for another decision is none of this one
+        wording = reason = ""
+    expect(page.get_by_label("Final wording")).to_have_value(wording)
+    expect(page.get_by_label("Reason")).to_have_value(reason)
     expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
     assert statuses(store) == ["read", "waiting", "waiting"]
     shown, decided = list(store.list_readings())[before:]
@@ -526,6 +563,33 @@ def test_a_decision_is_kept_and_stands_in_the_report(
     expect(page.locator("#answer")).to_contain_text(SHOWN)
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
     expect(page.get_by_label("Reason")).to_have_value("")
+
+
+def test_an_answer_that_is_all_withheld_is_not_accepted_but_its_referral_noted(
+    page: Page, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_unlike(prediction: Prediction) -> Answer:
+        answer = to_answer(prediction)
+        unlike = {m: NoveltyAnswer(p_value=0.0, novel=True) for m in answer.used}
+        return answer.model_copy(update={"novelty": unlike})
+
+    monkeypatch.setattr("medfuse_serving.page.answering.to_answer", answer_unlike)
+    page.locator(f"{LIST} .mf-row", has_text="Birch").click()
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("Refer to a human.")
+    for how in ("Accept", "Edit", "Override"):
+        expect(page.get_by_role("button", name=how, exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Referral noted").click()
+    expect(page.locator("#decision-place")).to_contain_text("the referral was noted")
+    expect(page.locator(f"{LIST} [aria-selected=true]")).to_contain_text("read")
+    *_, kept = store.list_readings()
+    assert kept.decision == "acknowledge"
+    monkeypatch.undo()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    expect(page.get_by_role("button", name="Accept", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Referral noted")).to_be_hidden()
 
 
 def test_a_reading_has_the_name_of_who_is_logged_in(
@@ -626,6 +690,10 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     assert impression.impression_at is not None
     assert shown.answered_at is not None
     assert impression.impression_at < shown.answered_at
+    # It stands beside the answer, in the reader's language.
+    kept = page.locator("#kept-impression")
+    for said in ("Brightness: absent", "Loudness (dB): 12.5", "Dark, and loud."):
+        expect(kept).to_contain_text(said)
     # The next study begins with an empty form.
     page.keyboard.press("Alt+n")
     expect(page.locator("#note")).to_contain_text("hoarse")
@@ -633,6 +701,67 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     expect(page.locator("#answer")).to_contain_text("Read first")
     expect(page.get_by_label("Your impression in words")).to_have_value("")
     expect(page.get_by_role("group", name="Brightness").get_by_label("absent")).not_to_be_checked()
+
+
+def test_what_was_written_and_not_kept_is_not_lost_without_a_question(
+    first_page: Page, store: Store
+) -> None:
+    page = first_page
+    asked: list[str] = []
+    leave = False
+
+    def answer(dialog: Dialog) -> None:
+        asked.append(dialog.message or dialog.type)
+        if leave:
+            dialog.accept()
+        else:
+            dialog.dismiss()
+
+    page.on("dialog", answer)
+
+    def expect_question(count: int) -> None:
+        before = len(asked)
+        page.keyboard.press("Alt+n")
+        page.wait_for_timeout(500)
+        assert len(asked) - before == count
+        asked.clear()
+
+    page.keyboard.press("Alt+n")  # nothing was written yet
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    words = page.get_by_label("Your impression in words")
+    page.get_by_role("group", name="Brightness").get_by_label("absent").check()
+    expect_question(1)
+    words.fill("Dark.")
+    expect_question(1)
+    page.get_by_role("button", name="Clear all").click()
+    assert "would be lost" in asked.pop()
+    expect(words).to_have_value("Dark.")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    # The impression is kept; a reason is not, until it stands in a decision.
+    page.get_by_label("Reason").press_sequentially("Motion.")
+    expect_question(1)
+    page.get_by_role("button", name="Override", exact=True).click()
+    expect(page.locator("#decision-place")).to_contain_text("overridden")
+    page.get_by_label("Reason").press_sequentially(" Twice.")
+    expect_question(1)
+    with page.expect_event("dialog") as question:
+        page.evaluate("() => void setTimeout(() => location.reload())")
+    assert question.value.type == "beforeunload"
+    expect(page.get_by_label("Reason")).to_have_value("Motion. Twice.")
+    page.get_by_role("button", name="Override", exact=True).click()
+    page.wait_for_timeout(700)
+    asked.clear()
+    expect_question(0)
+    expect(page.locator("#note")).to_contain_text("hoarse")
+    # Who says so leaves.
+    predict(page)
+    words.fill("Hoarse.")
+    leave = True
+    expect_question(1)
+    expect(page.locator("#note")).to_contain_text("fever")
 
 
 def test_a_changed_study_asks_for_another_impression(first_page: Page, store: Store) -> None:
@@ -733,7 +862,7 @@ def test_no_screen_of_a_reading_breaks_a_rule_of_wcag(
 def test_axe_sees_what_is_wrong_in_the_worklist_too(page: Page) -> None:
     page.locator(f"{LIST} .mf-tools select").first.evaluate("s => s.parentElement.replaceWith(s)")
     with pytest.raises(AssertionError, match="select-name"):
-        assert_accessible(page, "a list without a name")
+        assert_accessible(page, "a list without a name", kept=False)
 
 
 def test_a_reading_is_done_by_keyboard_alone(first_page: Page, store: Store) -> None:
@@ -772,6 +901,9 @@ def test_twice_the_zoom_needs_no_scrolling_sideways(first_page: Page) -> None:
     page.set_viewport_size({"width": 640, "height": 512})  # 1280 x 1024 at 200 %
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(wide) <= 0
+    cells = page.locator(f"{LIST} :is([role=gridcell], [role=columnheader])")
+    assert cells.count() == 5 + 3 * 5
+    assert cells.evaluate_all("all => all.filter(c => c.scrollWidth > c.clientWidth).length") == 0
     page.keyboard.press("Alt+n")
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     predict(page)

@@ -4,8 +4,8 @@ Missed: sentences in which made-up people, places, dates and numbers stand as th
 rules were mended by the first set, and its first names (Faker's) are in their lists. The second is
 held out: other sentences, first names as frequent as nomquamgender's sources count them, and all
 else from locales of Faker that no rule was tried on. Whoever changes a rule because of the second
-must write a third. Wrong: what is replaced in notes of the known-truth cohort, and in the columns
-named, is printed to be judged by eye.
+moves its sentences to the first and writes others, before the rule. Wrong: what is replaced in
+notes of the known-truth cohort, and in the columns named, is printed to be judged by eye.
 """
 
 import csv
@@ -32,6 +32,13 @@ OTHER_LOCALES = ("en_NZ", "en_IE", "nl_NL", "sv_SE", "da_DK", "pt_BR", "cs_CZ", 
 LATIN = re.compile(r"[a-zà-öø-ÿ]{2,}")
 ROUNDS = 400
 SEED = 0
+THIS_YEAR = 2024
+NAMES = frozenset({"first", "second", "last", "other", "small", "capitals"})
+AGES_IN_WORDS = (
+    *("ninety", "ninety-one", "ninety two", "ninety-three", "ninety-four", "ninety five"),
+    *("ninety-six", "ninety-seven", "ninety-eight", "ninety-nine", "one hundred"),
+    *("a hundred and one", "one hundred and two", "one hundred three", "one-hundred-and-four"),
+)
 
 TEMPLATES = {
     "name, with title": (
@@ -70,7 +77,84 @@ TEMPLATES = {
         "Transferred from {city} General Hospital.",
         "Previously at St. {first}'s Hospital.",
     ),
-    "age above 89": ("A {age}-year-old woman.", "Patient is {age} years old."),
+    "age above 89": (
+        "A {age}-year-old woman.",
+        "Patient is {age} years old.",
+        "{age}M with cough.",
+        "{age}F after a fall.",
+        "A {age} y.o. woman.",
+        "A {age} y o man.",
+        "Age {age}y",
+        "{age}yo F, short of breath.",
+        "{age_words} year old man.",
+        "{age} yo man.",
+        "Woman, aged {age}.",
+        "{age}-yr-old lady with CHF.",
+        "Age/Sex: {age}/F",
+        "{age}yoM s/p fall.",
+        "Pt is a {age} WF with dementia.",
+        "{age} y/o male, afebrile.",
+        "Fully independent at {age} years of age.",
+        "She turned {age} in spring.",
+        "Patient is {age}.",
+        "Just before her {age}th birthday.",
+        "Male, {age}, never smoked.",
+        "AGE: {age} SEX: F",
+        "A {age_words}-year-old woman.",
+        "Her mother died at {age}.",
+        "Gentleman aged {age_words}.",
+    ),
+    "name, small after a title": (
+        "mr {small} coughs.",
+        "Called dr. {small} again.",
+        "d/w dr {small} by phone.",
+        "spoke to mrs. {small} today.",
+        "ms {small} denies fever.",
+        "prof. {small} aware.",
+        "seen with doctor {small} this am",
+    ),
+    "name, surname in capitals": (
+        "{first} {capitals} presents with fever.",
+        "We reviewed {first} {capitals} in clinic.",
+        "Re: {capitals} {first}",
+        "Dear {first} {capitals},",
+        "{first} {capitals} was transferred to us.",
+    ),
+    "name, in several parts": (
+        "{first} {second} {last}-{other} presents with fever.",
+        "Seen today: {first} {last}-{other}.",
+        "{first}-{second} {last} returned for a film.",
+        "Ms {last}-{other} is well.",
+        "Son {first} {second} {last} was informed.",
+    ),
+    "year of birth": (
+        "Patient born {born}.",
+        "DOB {born}",
+        "Male, b. {born}, smoker.",
+        "Year of birth: {born}.",
+        "She was born in {born} and worked in a mine.",
+        "YOB {born}",
+        "D.O.B. {born_on}",
+        "Birthdate: May {born}",
+        "geb. {born}",
+        "Born around {born}.",
+        "A retired miner ({born}).",
+    ),
+    "day and month": (
+        "Coughs since {day}.",
+        "Film on {day}.",
+        "Seen {day}.",
+        "Admitted {day} with pneumonia.",
+        "CXR {day}: no change.",
+        "Compared with the film of {day}.",
+        "Last dose {day}.",
+        "Follow-up on {day} at noon.",
+        "Afebrile from {day}.",
+        "WBC 12.3 ({day}).",
+        "s/p CABG {day}.",
+        "Discharged home {day}.",
+        "{day} - no fever overnight.",
+    ),
 }
 
 
@@ -112,7 +196,65 @@ HELD_OUT = {
         "Film from {city} Medical Center.",
         "Admitted to {last} Memorial Hospital before.",
     ),
-    "age above 89": ("{age} yo man.", "Woman, aged {age}."),
+    "age above 89": (
+        "HPI: {age} year-old gentleman w/ PMH of COPD.",
+        "{age} y/o F BIBA from nursing home.",
+        "The patient, who is {age}, lives alone.",
+        "{age} y.o. M",
+        "Her husband ({age}) is her carer.",
+        "{age}-y-o lady.",
+        "Elderly ({age} yrs) man.",
+        "At {age}, she still drives.",
+        "CC: {age}F c/o SOB x 3d",
+        "Pneumonia in a {age}yr M.",
+        "Age {age} | Sex M",
+        "{age} AAF with HTN.",
+        "Now {age} and frail.",
+        "Father alive at {age}, mother died of stroke.",
+        "{age_words} years young.",
+        "Pt. is {age_words} yo.",
+    ),
+    "name, small after a title": (
+        "called mr. {small}'s daughter",
+        "pt of dr {small}",
+        "thanks dr. {small}",
+        "miss {small} seen in ed",
+        "cc: dr {small}, pcp",
+    ),
+    "name, surname in capitals": (
+        "Patient {first} {capitals} attended today.",
+        "cc {first} {capitals}",
+        "{capitals}, {first} - ward 4",
+        "Thank you for referring {first} {capitals}.",
+    ),
+    "name, in several parts": (
+        "Referred: {first} {second} {last}",
+        "Mr {first} {last} {other} attended.",
+        "{last}-{other}, {first}",
+        "{first} {last}-{other} was discharged.",
+    ),
+    "year of birth": (
+        "Born in the year {born}.",
+        "(DOB: {born_on})",
+        "DoB - {born}",
+        "Pt born May {born}.",
+        "D/O/B {born_on}",
+        "geboren {born} in Berlin",
+        "Retired nurse, born {born}.",
+        "b.{born}",
+    ),
+    "day and month": (
+        "Pt last seen {day} by pcp.",
+        "Plan: repeat CT {day}.",
+        "{day} CXR: improved.",
+        "Symptom onset {day}.",
+        "Tested positive for COVID {day}.",
+        "ED visit {day}.",
+        "Line placed {day}.",
+        "No change c/w {day}.",
+        "abx started {day}, stopped later.",
+        "Stent {day}.",
+    ),
 }
 
 
@@ -154,14 +296,26 @@ def measure_recall(
         planted, missed = Counter[str](), Counter[str]()
         for round_ in range(ROUNDS):
             template = own[round_ % len(own)]
-            fake = fakers[round_ % len(fakers)]
-            values = make_values(fake, first_name(fake))
+            fake = random.choice(fakers)
+            values = make_values(fake, first_name(fake), first_name(fake))
             cleaned, _ = clean_text(template.format(**values), person, settings)
             for name in (part for part in values if f"{{{part}}}" in template):
-                planted[kind] += 1
-                missed[kind] += values[name] in cleaned
+                planted[template] += 1
+                missed[template] += is_left(values[name], cleaned, by_part=name in NAMES)
         share = 1 - missed.total() / planted.total()
         print(f"{kind:28}{planted.total():8}{missed.total():8}{share:9.3f}")
+        for template in own if len(own) > 1 else ():
+            if missed[template]:
+                of = f"{missed[template]} of {planted[template]}"
+                print(f"    {of:>12} missed in {template}")
+
+
+def is_left(value: str, cleaned: str, by_part: bool) -> bool:
+    """Say whether what was planted, or any part of a name, can still be read."""
+    if not by_part:
+        return value in cleaned
+    parts = (part for part in re.split(r"[\s-]+", value) if len(part) > 1)
+    return any(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", cleaned) for part in parts)
 
 
 def draw_first_names() -> Callable[[Faker], str]:
@@ -177,12 +331,17 @@ def draw_first_names() -> Callable[[Faker], str]:
     return lambda _: random.choices(names, cum_weights=edges)[0]
 
 
-def make_values(fake: Faker, first_name: str) -> dict[str, str]:
-    """Make up whoever has a first name."""
-    day = fake.date_object()
+def make_values(fake: Faker, first_name: str, second_name: str) -> dict[str, str]:
+    """Make up whoever has a first name, and a second one."""
+    day, last, age = fake.date_object(), fake.last_name(), random.randint(91, 104)
+    born = THIS_YEAR - age
     return {
         "first": first_name,
-        "last": fake.last_name(),
+        "second": second_name,
+        "last": last,
+        "other": fake.last_name(),
+        "small": last.lower(),
+        "capitals": last.upper(),
         "iso": day.isoformat(),
         "us": f"{day:%m/%d/%Y}",
         "long": f"{day:%B} {day.day}, {day.year}",
@@ -195,7 +354,11 @@ def make_values(fake: Faker, first_name: str) -> dict[str, str]:
         "policy": str(fake.random_number(9, fix_len=True)),
         "street": fake.street_address().replace("\n", " "),
         "city": fake.city(),
-        "age": str(random.randint(91, 104)),
+        "age": str(age),
+        "age_words": AGES_IN_WORDS[age - 90],
+        "born": str(born),
+        "born_on": f"{day:%m/%d}/{born % 100:02}",
+        "day": f"{day.month}/{day.day}",
     }
 
 

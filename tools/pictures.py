@@ -19,6 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from screenshot import run_medfuse, say, serve  # noqa: E402
 
+from medfuse.data.studies import find_studies  # noqa: E402
 from medfuse_serving.language import LANGUAGES, find_language  # noqa: E402
 from medfuse_serving.login.accounts import Accounts, make_account, write_accounts  # noqa: E402
 from tests.browser import CHROMIUM  # noqa: E402
@@ -59,7 +60,9 @@ def take(demo: Path, out: Path, code: str, study: str) -> None:
                 say(f"{path}: {path.stat().st_size} bytes")
 
             out.mkdir(parents=True, exist_ok=True)
-            travel(page, url, Traveller("reader", password, find_language(code), None, see))
+            given = find_studies(studies)[0]
+            language = find_language(code)
+            travel(page, url, Traveller("reader", password, language, None, given, see))
             browser.close()
 
 

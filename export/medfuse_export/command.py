@@ -38,6 +38,9 @@ def export(
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Table
 
+    from medfuse.place import check_folder
+
+    check_folder(bundle)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -68,8 +68,13 @@ def explain_eval(
         write_report,
     )
     from medfuse.errors import SettingsError
+    from medfuse.place import check_file, check_folder
     from medfuse.synthetic.world import TARGETS
 
+    if json is not None:
+        check_file(json)
+    if out is not None:
+        check_folder(out)
     unknown = [name for name in finding or () if name not in TARGETS]
     if unknown:
         raise SettingsError(

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from medfuse.config import SETTINGS_FOLDER, Settings, Task
 from medfuse.data.labels import LabelSettings, label_reader
 from medfuse.data.sentences import GivenSentence, read_sentences
+from medfuse.data.table import read_cells
 from medfuse.errors import CohortError
 from medfuse.types import Modality, Study, subset_name
 
@@ -236,6 +237,22 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
     return replace(cohort, rows=_add_sentences(cohort.rows, settings.sentences, tasks))
 
 
+def read_unlabelled(settings: CohortSettings) -> Cohort:
+    """Read a table whose studies are only asked about, without labels.
+
+    A file that is missing is found when its study is loaded, unless every study lacks one.
+
+    Raises:
+        CohortError: As of `read_cohort`, but for labels and for some missing files.
+    """
+    settings = settings.model_copy(update={"unlabelled": "train", "labels": {}})
+    reader = _Reader(settings, (), read_table(settings))
+    reader.some_missing = True
+    cohort = _read_rows(reader)
+    _check_splits(cohort.rows)
+    return cohort
+
+
 def read_whole_table(settings: CohortSettings, tasks: Sequence[Task]) -> WholeTable:
     """Read a table as `read_cohort` does, with its other columns; torn patients are kept.
 
@@ -268,7 +285,7 @@ def _read_rows(reader: "_Reader") -> Cohort:
         why = "; ".join(f"{reason}: {n}" for reason, n in excluded.items()) or "it is empty"
         raise CohortError(f"{reader.settings.table.name}: no row can be used ({why})")
     reader.refuse_missing_files()
-    _check_study_ids(rows)
+    _check_study_ids(rows, reader.settings.table.name)
     return Cohort(tasks=reader.tasks, rows=tuple(rows), excluded=dict(excluded))
 
 
@@ -298,18 +315,7 @@ def read_table(settings: CohortSettings) -> pd.DataFrame:
     Raises:
         CohortError: The table cannot be read.
     """
-    path = settings.table
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-            return table.astype(object).where(table.notna(), "").astype(str)
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise CohortError(f"{path}: the table cannot be read ({error.strerror})") from error
-    except ValueError as error:  # what pandas and pyarrow raise for a malformed file
-        raise CohortError(f"{path}: not a well-formed {path.suffix[1:]} table") from error
-    raise CohortError(f"{path}: expected a table that ends in .csv or .parquet")
+    return read_cells(settings.table)
 
 
 class _Reader:
@@ -320,6 +326,7 @@ class _Reader:
     ) -> None:
         self.settings, self.tasks, self.size = settings, tasks, len(table)
         self.bare = False
+        self.some_missing = False
         self.root = (settings.root or settings.table.parent).resolve()
         self.cells = {str(c): table[c].tolist() for c in table.columns}
         names = settings.columns.model_dump()
@@ -416,7 +423,8 @@ class _Reader:
         return path
 
     def refuse_missing_files(self) -> None:
-        if self.missing:
+        every = len({i for i, _ in self.missing}) == self.size
+        if self.missing and (every or not self.some_missing):
             i, column = self.missing[0]
             more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
             raise self._bad(i, column, f"the file is missing{more}")
@@ -436,11 +444,14 @@ def _add_sentences(
     return told
 
 
-def _check_study_ids(rows: Sequence[CohortRow]) -> None:
+def _check_study_ids(rows: Sequence[CohortRow], table: str) -> None:
     seen: dict[str, int] = {}
     for row in rows:
         if row.study_id in seen:
-            raise CohortError(f"rows {seen[row.study_id]} and {row.number} are the same study")
+            raise CohortError(
+                f"{table}: rows {seen[row.study_id]} and {row.number} are the same study; give "
+                "each its own study_id, or leave one out"
+            )
         seen[row.study_id] = row.number
 
 

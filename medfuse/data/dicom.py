@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from io import BytesIO
 
 import numpy as np
@@ -54,15 +55,17 @@ _NOT_IMAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose study an instance says it is part of; never shown or logged.
+    """Whose study an instance says it is part of; never logged, and shown on the page alone.
 
     Attributes:
         patient_id: PatientID, or None where it is empty.
         study_uid: StudyInstanceUID, or None where it is empty.
+        study_date: StudyDate, or None where it is empty or no date.
     """
 
     patient_id: str | None
     study_uid: str | None
+    study_date: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +194,19 @@ def read_identity(ds: pydicom.Dataset) -> Identity:
             str(ds.get(keyword) or "").strip() or None
             for keyword in ("PatientID", "StudyInstanceUID")
         )
-    return Identity(patient_id, study_uid)
+        day = str(ds.get("StudyDate") or "").strip()
+    return Identity(patient_id, study_uid, _read_day(day))
+
+
+def _read_day(text: str) -> date | None:
+    """Read a date as DICOM writes it, or as its forerunner did (2026.02.01); else None."""
+    digits = text.replace(".", "")
+    if len(digits) != 8 or not digits.isdecimal():
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None
 
 
 def read_file_identity(data: bytes, limits: Limits) -> Identity:
@@ -521,7 +536,8 @@ def _find_picture(
 ) -> tuple[Place, FrameSource, int]:
     if not settings.pictures:
         raise DicomError(
-            "a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"
+            "a PNG or JPEG came where DICOM is expected; give the DICOM file that it was made "
+            "from, or use a model that was trained with image.pictures"
         )
     rows, columns = read_picture_size(data, limits)
     return place_picture(instance), FrameSource(instance, 0, None), 4 * rows * columns

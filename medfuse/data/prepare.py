@@ -1,6 +1,6 @@
 """A study's bytes in; the arrays a model reads out, for one study and for a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -33,7 +33,8 @@ def prepare(study: Study, settings: PrepareSettings, tokenizer: Tokenizer) -> Pr
             f"the study has {len(study.images)} images; at most {settings.limits.instances} are "
             "read"
         )
-    _check_identity(study, settings.limits)
+    declared = Identity(study.patient_id, study.study_uid)
+    check_identities((declared, *read_identities(study, settings.limits)))
     remarks: tuple[Remark, ...] = ()
     image = note = voice = None
     if study.images:
@@ -81,10 +82,14 @@ def _pad(rows: Sequence[np.ndarray | None], padding: np.ndarray) -> tuple[np.nda
     return values, mask
 
 
-def _check_identity(study: Study, limits: Limits) -> None:
-    """Refuse parts of different patients or studies; the message names neither."""
-    patients, studies = {study.patient_id}, {study.study_uid}
-    for identity in _read_identities(study, limits):
+def check_identities(identities: Iterable[Identity]) -> None:
+    """Refuse parts of different patients or studies; the message names neither.
+
+    Raises:
+        InputError: They are.
+    """
+    patients, studies = set(), set()
+    for identity in identities:
         patients.add(identity.patient_id)
         studies.add(identity.study_uid)
     for keyword, found in (("PatientID", patients), ("StudyInstanceUID", studies)):
@@ -96,7 +101,12 @@ def _check_identity(study: Study, limits: Limits) -> None:
             )
 
 
-def _read_identities(study: Study, limits: Limits) -> Iterator[Identity]:
+def read_identities(study: Study, limits: Limits) -> Iterator[Identity]:
+    """Read whose study each part says that it is of.
+
+    Raises:
+        InputError: A part cannot be read.
+    """
     for image in study.images:
         if not is_picture(image):
             yield read_file_identity(image, limits)

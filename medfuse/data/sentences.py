@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from medfuse.config import Task, TaskKind
+from medfuse.data.table import read_cells
 from medfuse.errors import CohortError
 from medfuse.text.vocabulary import MOST_WORDS, split_words
 from medfuse.types import MODALITIES, Modality
@@ -46,12 +45,7 @@ def read_sentences(path: Path, tasks: Sequence[Task]) -> Mapping[str, tuple[Give
         CohortError: The table or a column is missing, or a line cannot be used; the message gives
             its number and column, never its content.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise CohortError(f"{path}: the sentences cannot be read ({error.strerror})") from error
-    except ValueError as error:  # what pandas raises for a malformed file
-        raise CohortError(f"{path}: not a well-formed CSV table") from error
+    table = read_cells(path)
     needed = set(SENTENCE_COLUMNS) - {"modalities"}
     if missing := sorted(needed - set(table.columns)):
         raise CohortError(f"{path.name}: no column {', '.join(missing)}")

@@ -7,6 +7,7 @@ same for the model, with the one window that it reads.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
@@ -24,9 +25,11 @@ from medfuse.data.grey import (
     find_padding,
     find_padding_range,
     find_views,
+    functional_group,
     measure_span,
     read_rescale,
 )
+from medfuse.data.series import read_vector
 
 NARROW = ("uint8", "int8", "uint16", "int16")
 """Types whose every value a viewer can look up."""
@@ -41,12 +44,26 @@ PRESETS = (
 """Usual windows of computed tomography in Hounsfield units: name, centre, width."""
 
 
+Plane = Literal["patient", "calibrated", "detector", "film", "unstated"]
+"""Where a spacing holds; unstated where a projection's header does not say."""
+
+CROSS_SECTIONS = ("CT", "MR", "PT", "NM")
+"""Modalities whose pixels lie in the patient."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """A VOI LUT or window by its name."""
+    """A VOI LUT or window by its name.
+
+    Attributes:
+        name: "Window", "Table", "Full range", or one of `PRESETS`.
+        transform: From modality values to greys.
+        number: Among those of the file, from 1; None of any other.
+    """
 
     name: str
     transform: LookupTable | Window
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,7 @@ class ViewingFrame:
             windows of its modality.
         unit: Of modality values, such as ``HU``; empty where not known.
         spacing_mm: Distance of rows and of columns where the header gives it.
+        plane: Where that distance holds; None where there is none.
     """
 
     values: Shaped[np.ndarray, "rows columns"]
@@ -76,6 +94,31 @@ class ViewingFrame:
     views: tuple[View, ...]
     unit: str
     spacing_mm: tuple[float, float] | None
+    plane: Plane | None
+
+
+def read_plane(ds: Dataset, frame: int) -> Plane | None:
+    """Read where the spacing that `read_spacing` gives holds (PS3.3 10.7.1.3).
+
+    A projection's pixels are measured at the detector, behind the patient and so larger than life;
+    PixelSpacing says otherwise only where it was calibrated, or differs from ImagerPixelSpacing.
+    """
+    group = functional_group(ds, frame, "PixelMeasuresSequence")
+
+    def read(keyword: str) -> tuple[float, ...] | None:
+        spacing = read_vector(group if keyword in group else ds, keyword, 2)
+        return spacing if spacing is not None and min(spacing) > 0 else None
+
+    pixel, imager = read("PixelSpacing"), read("ImagerPixelSpacing")
+    if pixel is None:
+        scanned = read("NominalScannedPixelSpacing")
+        return "detector" if imager is not None else "film" if scanned is not None else None
+    if str(ds.get("PixelSpacingCalibrationType") or "").strip() in ("GEOMETRY", "FIDUCIAL"):
+        return "calibrated"
+    if imager is not None:
+        return "detector" if pixel == imager else "calibrated"
+    cross_section = str(ds.get("Modality") or "").strip() in CROSS_SECTIONS
+    return "patient" if cross_section else "unstated"
 
 
 def read_viewing(
@@ -94,12 +137,13 @@ def read_viewing(
         LimitError: Its encoding is cut into more pieces than a limit allows.
     """
     if source.header is None:
-        return _take_grey(images, source, settings, limits)
+        return _take_grey(images, source, settings, limits, None)
     ds, stored = decode_stored(source, limits)
-    if stored.photometric not in MONOCHROME:
-        return _take_grey(images, source, settings, limits)
     with refuse_faults("a DICOM frame's grey values cannot be worked out"):
-        return _take_stored(stored, ds, source.frame, settings.window)
+        if stored.photometric in MONOCHROME:
+            return _take_stored(stored, ds, source.frame, settings.window)
+        plane = read_plane(ds, source.frame)
+    return _take_grey(images, source, settings, limits, plane)
 
 
 def _take_stored(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> ViewingFrame:
@@ -122,6 +166,7 @@ def _take_stored(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> 
         views=views,
         unit="HU" if _in_hounsfield(ds) else "",
         spacing_mm=read_spacing(ds, frame),
+        plane=read_plane(ds, frame),
     )
 
 
@@ -130,7 +175,7 @@ def _name_views(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> t
     found = []
     for number, transform in enumerate(find_views(ds, frame), start=1):
         kind = "Table" if isinstance(transform, LookupTable) else "Window"
-        found.append(View(f"{kind} {number}", transform))
+        found.append(View(kind, transform, number))
     if found:
         read = found.pop(window if window < len(found) else 0)
         found.insert(0, read)
@@ -144,7 +189,11 @@ def _name_views(stored: StoredPixels, ds: Dataset, frame: int, window: int) -> t
 
 
 def _take_grey(
-    images: Sequence[bytes], source: FrameSource, settings: ImageSettings, limits: Limits
+    images: Sequence[bytes],
+    source: FrameSource,
+    settings: ImageSettings,
+    limits: Limits,
+    plane: Plane | None,
 ) -> ViewingFrame:
     """Take the grey that the model reads, for what has no window of its own."""
     native = decode_frame(images, source, settings, limits)
@@ -158,6 +207,7 @@ def _take_grey(
         views=(View("Full range", _span_window(0.0, 255.0)),),
         unit="",
         spacing_mm=native.spacing_mm,
+        plane=plane,
     )
 
 

@@ -31,6 +31,12 @@ def also_names() -> frozenset[str]:
     return common_words() | _read_words("also_names.txt")
 
 
+@cache
+def after_title() -> frozenset[str]:
+    """Load words in small letters that stand after "dr" or "mr" and are nobody's name there."""
+    return _read_words("after_title.txt")
+
+
 def _read_words(name: str) -> frozenset[str]:
     text = files("medfuse.deidentify").joinpath(name).read_text(encoding="ascii")
     return frozenset(text.split())

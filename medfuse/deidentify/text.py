@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
-from medfuse.deidentify.dates import DATE, move_date
+from medfuse.deidentify.ages import find_ages, find_births
+from medfuse.deidentify.dates import DATE, find_days, move_date
 from medfuse.deidentify.lists import (
     LARGE_CITY,
+    after_title,
     also_names,
     cities,
     common_words,
@@ -19,9 +21,9 @@ from medfuse.deidentify.lists import (
     surnames,
 )
 from medfuse.deidentify.pseudonyms import Person
-from medfuse.deidentify.settings import OLDEST_AGE, DeidentifySettings
+from medfuse.deidentify.settings import DeidentifySettings
 
-_OLDEST_HUMAN = 125
+_MIN_LOUD_LETTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ _PARTICLE = r"(?:(?:van|von|de|del|der|den|la|le|da|di|bin|al)\s+)"
 _NAME = (
     rf"(?:(?:[A-Z]\.?\s+)?{_PARTICLE}*{_WORD}"
     rf"(?:[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*{_WORD}){{0,2}})"
+)
+_LOUD_SURNAME = (
+    rf"(?:(?:VAN|VON|DE|DER|DEN|DEL|DELLA|LA|LE|DI|DA|AL|EL|BIN)[ \t]+)*(?:Mc|Mac)?{_CAPITALS}"
 )
 _LOUD = rf"(?:{_CAPITALS}(?:,?[ \t]+{_CAPITALS}){{0,3}})"
 
@@ -82,17 +87,19 @@ _MIXED = re.compile(r"(?<![\w-])(?=[A-Z]*\d)[A-Z]{1,4}-?\d{5,}(?:-\d+)*(?!\w)")
 _UID = re.compile(r"(?<![\w.])[0-2](?:\.\d+){5,}(?![\w.]*\d)")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])")
 
-_AGE = re.compile(
-    r"""(?:(?<![\d.,/])(?P<a>9\d|1[0-2]\d)(?=[\s-]*(?:-?\s*(?:years?|yrs?|jahre?)\b|y/?o\b|[\s-]?jährig))
-    |\b(?:aged?|alter)[\s:]+(?P<b>9\d|1[0-2]\d)\b(?![.,/]\d|\s*%))""",
-    re.VERBOSE | re.IGNORECASE,
-)
-
 _TITLED = re.compile(
     rf"\b(?:Drs?\.?|Doctor|Prof\.?|Professor|Mr\.?|Mrs\.?|Ms\.?|Miss|Herrn?|Frau|Nurse|Sister|Sir|"
     rf"Mme\.?|M\.)[ \t]+(?:(?:Dr|Prof|med)\.?[ \t]+)*(?P<value>{_NAME}|{_CAPITALS})"
 )
 _TITLED_LOUD = re.compile(rf"\b(?:DR|MR|MRS|PROF|MISS)\.?[ \t]+(?P<value>{_LOUD})")
+# In small letters "mr" is magnetic resonance as well, "ms" a disease or a thousandth of a second.
+_SMALL = r"[a-zß-öø-ÿĀ-ž]{2,}(?:['’-][a-zß-öø-ÿĀ-ž]{2,})*|[od]['’][a-zß-öø-ÿ]{2,}"
+_TITLED_SMALL = re.compile(
+    r"(?<!\d)(?<!\d[ \t])\b"
+    r"(?:(?P<sure>[Dd]rs?\.?|[Mm]rs\.?|[Mm]r\.|[Mm]s\.|[Pp]rof\.?|[Mm]ister)"
+    r"|[Mm]r|[Mm]s|Miss|[Dd]octor|[Pp]rofessor)[ \t]+"
+    rf"{_PARTICLE}*(?P<value>{_SMALL})(?:[ \t]+(?P<more>{_SMALL}))?"
+)
 _NAME_CUE = re.compile(
     rf"""\b(?i:(?:patient(?:'s)?\s+)?name\s*:|patient\s*:|pt\s*:|referr(?:ed|al)\s+(?:by|from)\s*:?
     |referring\s+(?:physician|doctor|md|provider)\s*:?|attending(?:\s+physician)?\s*:|resident\s*:
@@ -104,6 +111,10 @@ _NAME_CUE = re.compile(
     (?!(?i:dr|prof|mr|mrs|ms|doctor|professor)\b)(?P<value>{_NAME}(?:,[ \t]*{_NAME})?|{_LOUD})""",
     re.VERBOSE,
 )
+_DEAR = re.compile(
+    rf"\bDear[ \t]+(?!(?:Sirs?|Madam|Colleagues?|Doctors?|Dr|Mr|Mrs|Ms|All|Team|Parents?)\b)"
+    rf"(?P<value>{_NAME})"
+)
 _CREDENTIAL = re.compile(
     rf"\b(?P<value>{_NAME}),?[ \t]+"
     r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|R\.?N\.?|FRCR|MBBS|MBChB|FACR|NP|PA-C)(?![\w])"
@@ -112,15 +123,19 @@ _LAST_FIRST = re.compile(
     rf"\b(?P<value>(?P<last>{_WORD}|{_CAPITALS}),[ \t]*(?P<first>{_WORD}|{_CAPITALS}))\b"
 )
 _FIRST_LAST = re.compile(
-    rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*(?P<last>{_WORD}))\b"
+    rf"\b(?P<value>(?P<first>{_WORD})[ \t]+(?:[A-Z]\.?[ \t]+)?{_PARTICLE}*"
+    rf"(?P<last>{_WORD}|{_LOUD_SURNAME}))\b"
 )
+_LOUD_FIRST = re.compile(rf"\b(?P<value>(?P<last>{_LOUD_SURNAME})[ \t]+(?P<first>{_WORD}))\b")
+_MORE_NAME = re.compile(rf"[ \t]+(?P<last>{_WORD}|{_LOUD_SURNAME})\b")
 _INITIALLED = re.compile(rf"\b(?P<value>(?:[A-Z]\.[ \t]?){{1,3}}(?P<last>{_WORD}))\b")
 
-_ALONE = re.compile(r"\b[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]{3,}\b(?!-)")
+_CAP_PART = r"[A-ZÀ-ÖØ-ÞĀ-Ž][a-zß-öø-ÿĀ-ž]"
+_ALONE = re.compile(rf"\b(?:{_CAP_PART}{{3,}}|{_CAP_PART}+(?:-{_CAP_PART}+)+)\b(?!-)")
 _EPONYM = re.compile(
     r"(?:['’]s)?[ \t-]+(?:disease|syndrome|sign|lines?|catheter|lymphoma|o?esophagus|fracture|test"
     r"|palsy|tumou?r|drain|tube|thyroiditis|nodes?|complex|score|criteria|classification|position"
-    r"|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
+    r"|virus|purpura|respiration|procedure|operation|hernia|phenomenon|triad|contracture|ulcer|maneuver)\b",
     re.IGNORECASE,
 )
 
@@ -262,6 +277,8 @@ def _find_numbers(text: str, person: Person) -> Iterator[Replaced]:
 
 
 def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iterator[Replaced]:
+    for start, end in chain(find_births(text), find_days(text)):
+        yield Replaced(start, end, "date", "[DATE]")
     for match in DATE.finditer(text):
         moved = None
         if settings.dates == "shift":
@@ -270,20 +287,25 @@ def _find_dates(text: str, person: Person, settings: DeidentifySettings) -> Iter
 
 
 def _find_ages(text: str) -> Iterator[Replaced]:
-    for match in _AGE.finditer(text):
-        group = "a" if match["a"] else "b"
-        if OLDEST_AGE < int(match[group]) <= _OLDEST_HUMAN:
-            yield Replaced(*match.span(group), "age", str(OLDEST_AGE))
+    for start, end, by in find_ages(text):
+        yield Replaced(start, end, "age", by)
 
 
 def _find_names(text: str, person: Person) -> Iterator[Replaced]:
     for start, end in _known_names(text, person):
         yield Replaced(start, end, "name", "[NAME]")
-    for pattern in (_TITLED, _TITLED_LOUD, _NAME_CUE, _CREDENTIAL):
+    for pattern in (_TITLED, _TITLED_LOUD, _NAME_CUE, _DEAR, _CREDENTIAL):
         for match in pattern.finditer(text):
             start, end = _trim(match["value"], match.start("value"))
             if end > start:
-                yield Replaced(start, end, "name", "[NAME]")
+                yield Replaced(start, _end_of_loud(text, end), "name", "[NAME]")
+    for match in _TITLED_SMALL.finditer(text):
+        value, more = match["value"], match["more"] or ""
+        listed = _parts(value) & (surnames() | first_names())
+        if value not in after_title() and (match["sure"] or listed):
+            both = _parts(value) & first_names() and _parts(more) & surnames()
+            last = "more" if both and more not in after_title() | common_words() else "value"
+            yield Replaced(match.start("value"), _before_s(text, match.end(last)), "name", "[NAME]")
     for match in _INITIALLED.finditer(text):
         # One initial may be a unit, as in "37 C. Laboratory".
         known = match["last"].lower() in surnames() or match["value"].count(".") > 1
@@ -293,27 +315,56 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
 
 def _find_bare_names(text: str) -> Iterator[Replaced]:
     """Find names that nothing announces: pairs by the lists, and lone first names."""
-    names, words = first_names(), also_names()
-    for order in (_LAST_FIRST, _FIRST_LAST):
+    words = also_names()
+    for order in (_LAST_FIRST, _FIRST_LAST, _LOUD_FIRST):
         at = 0
         # Each word may begin a name, so the search goes on at the next one.
         while (pair := order.search(text, at)) is not None:
-            first, last = pair["first"].lower(), pair["last"]
-            # "Mark Johnson" is a name and "May Represent" is none.
-            surname = last.lower() in surnames()
-            both = surname and first in surnames() and order is _FIRST_LAST
-            likely = first in names and (surname or first not in words)
-            likely |= both and first not in words
-            if likely and _is_surname(last) and not _EPONYM.match(text, pair.end()):
-                yield Replaced(*pair.span("value"), "name", "[NAME]")
-                at = pair.end()
+            if _is_person(pair) and not _EPONYM.match(text, pair.end()):
+                end = _end_of_name(text, pair)
+                yield Replaced(pair.start("value"), end, "name", "[NAME]")
+                at = end
             else:
                 at = pair.start("first" if order is _FIRST_LAST else "last") + 1
     for match in _ALONE.finditer(text):
-        word = match[0].lower()
-        known = word in names and word not in words
+        known = match[0].lower() not in words and _named_at_an_end(match[0])
         if known and not _EPONYM.match(text, match.end()):
             yield Replaced(*match.span(), "name", "[NAME]")
+            # What is left of "Quimby-Jones" where Quimby is known and gone.
+            yield Replaced(
+                match.end() - len(match[0].split("-")[-1]), match.end(), "name", "[NAME]"
+            )
+
+
+def _is_person(pair: re.Match[str]) -> bool:
+    """Say whether two words are a name: "Mark Johnson" is one and "May Represent" is none."""
+    first, last = pair["first"], pair["last"]
+    if not _is_surname(last):
+        return False
+    named = bool(_parts(first) & first_names())
+    surname = bool(_parts(last.split()[-1]) & surnames())
+    if pair.re is not _LAST_FIRST and _is_loud(last):
+        # Capitals beside a name are an abbreviation as well, as in "Jordan CT" and "Mary COPD".
+        listed = named and surname and len(last) >= _MIN_LOUD_LETTERS
+        return listed or (len(last) > _MIN_LOUD_LETTERS and _named_at_an_end(first))
+    both = surname and bool(_parts(first) & surnames()) and pair.re is _FIRST_LAST
+    plain = first.lower() in also_names()
+    return (named and surname) or (not plain and (named or both))
+
+
+def _end_of_name(text: str, pair: re.Match[str]) -> int:
+    """Say where a name ends whose second word may be a second first name."""
+    end, last = pair.end("value"), pair["last"]
+    while (
+        pair.re is _FIRST_LAST
+        and _parts(last) & first_names() - also_names()
+        and (more := _MORE_NAME.match(text, end)) is not None
+        and _is_surname(more["last"])
+        and more["last"].lower() not in also_names()
+        and (not _is_loud(more["last"]) or len(more["last"]) > _MIN_LOUD_LETTERS)
+    ):
+        end, last = more.end(), more["last"]
+    return end
 
 
 def _known_names(text: str, person: Person) -> Iterator[tuple[int, int]]:
@@ -340,7 +391,37 @@ def _trim(value: str, start: int) -> tuple[int, int]:
     plain = common_words() | _GENERIC
     words = [(m, m[0].strip(",.'’").lower() in plain) for m in re.finditer(r"\S+", value)]
     names = [m for m, _ in takewhile(lambda w: not w[1], dropwhile(lambda w: w[1], words))]
-    return (start + names[0].start(), start + names[-1].end()) if names else (start, start)
+    if not names:
+        return start, start
+    return start + names[0].start(), start + _before_s(value, names[-1].end())
+
+
+def _end_of_loud(text: str, end: int) -> int:
+    """Take along the surname of "Dr. John SMITH", and not what "Mr. Smith COPD" has."""
+    more = _MORE_NAME.match(text, end)
+    if more is None or not _is_loud(more["last"]) or len(more["last"]) < _MIN_LOUD_LETTERS:
+        return end
+    return more.end() if _parts(more["last"].split()[-1]) & surnames() else end
+
+
+def _is_loud(word: str) -> bool:
+    return re.fullmatch(_LOUD_SURNAME, word) is not None
+
+
+def _before_s(text: str, end: int) -> int:
+    """Step back over the s of "Smith's"."""
+    return end - 2 if re.search(r"\w['’]s$", text[max(0, end - 3) : end]) else end
+
+
+def _parts(word: str) -> set[str]:
+    """Split "Watson-Parker"; each part alone may be in a list."""
+    return set(word.lower().split("-"))
+
+
+def _named_at_an_end(word: str) -> bool:
+    """Say whether a word, or its first or last part, is a first name and nothing else."""
+    first, *_, last = word.lower().split("-") * 2
+    return bool({first, last} & first_names() - also_names())
 
 
 def _is_surname(word: str) -> bool:

@@ -26,15 +26,20 @@ def dictate(
     ] = "dictation",
     json: Annotated[bool, typer.Option("--json", help="Print the words' times as well.")] = False,
 ) -> None:
-    """Write down a dictated recording in English, each word with its time.
+    """Write down a recording dictated in English, each word with its time.
 
-    A small model does it: names of drugs and findings come out wrong. Read it before it is used.
+    A small model does it: names of drugs and findings come out wrong, and speech in any other
+    language comes out as fluent English that nobody said. Nothing warns of it: read it first.
     """
+    from medfuse.place import check_file
+
     if recording.suffix.lower() == ".csv":
         if out is None:
             raise typer.BadParameter("give --out, the new table with the notes")
         _dictate_table(recording, column, out)
         return
+    if out is not None:
+        check_file(out)
     transcript = _transcribe(recording)
     if out is not None:
         _keep(out, transcript)
@@ -52,21 +57,20 @@ def _dictate_table(path: Path, column: str, out: Path) -> None:
         CohortError: The table or its column is not there, a path leaves the table's folder, or
             ``out`` is elsewhere, or there already.
     """
-    import pandas as pd
     from rich.progress import Progress
 
+    from medfuse.data.table import read_cells
     from medfuse.errors import CohortError, InputError
+    from medfuse.place import check_file
 
+    check_file(out)
     root = path.parent.resolve()
     notes = out.with_name(f"{out.stem}-notes")
     if out.parent.resolve() != root or out.suffix != ".csv":
         raise CohortError(f"{out}: give a new CSV in the table's own folder, {path.parent}")
     if out.exists() or notes.exists():
         raise CohortError(f"{out}: it, or {notes.name}, is there already; choose another name")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise CohortError(f"{path}: the table cannot be read") from error
+    table = read_cells(path)
     if column not in table.columns:
         raise CohortError(f"{path}: there is no column {column!r}; name it by --column")
     sources = [(root / cell).resolve() if cell else None for cell in table[column]]

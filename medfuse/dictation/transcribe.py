@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 MODEL = "moonshine tiny-en, moonshine-voice 0.1.0"
 
 PIECE_S = 30.0
-"""Longest stretch that is written down at once; it ends in a pause where there is one."""
+"""Longest stretch that is written down at once; a longer one is cut where it is quietest."""
 
 SNAP_S = 0.12
 """How far a word's edge may move to the quietest moment nearby."""
 
 HUSH_S = 0.02
-"""Loudness is measured over so long."""
+"""Loudness between two words is measured over so long."""
+
+PAUSE_S = 0.15
+"""And where a stretch is cut: longer than the closure before a t or k within a word."""
 
 
 def transcribe(
@@ -51,7 +54,7 @@ def transcribe(
         raise VoiceError("the recording has no speech to write down; record it again, closer")
     text = ""
     words: list[SpokenWord] = []
-    for start, end in _split([(s.start_s, s.end_s) for s in speech]):
+    for start, end in _split([(s.start_s, s.end_s) for s in speech], recording.waveform):
         piece = recording.waveform[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
         # The list of floats that the library wants is 30 MB for half a minute, so pieces are short.
         for line in transcriber.transcribe_without_streaming(piece.tolist(), SAMPLE_RATE).lines:
@@ -98,7 +101,7 @@ def place_words(
     inner = []
     for left, edge, right in zip(edges, edges[1:], edges[2:], strict=False):
         low, high = max(edge - SNAP_S, (left + edge) / 2), min(edge + SNAP_S, (edge + right) / 2)
-        inner.append(_quietest(waveform, low, high))
+        inner.append(_quietest(waveform, low, high, HUSH_S))
     times = [float(edges[0]), *inner, float(edges[-1])]
     place = offset
     for word, (begin, end) in zip(words, pairwise(times), strict=True):
@@ -106,24 +109,34 @@ def place_words(
         place += len(word) + 1
 
 
-def _quietest(waveform: Float32[np.ndarray, " n"], low_s: float, high_s: float) -> float:
-    hop = int(HUSH_S * SAMPLE_RATE)
+def _quietest(
+    waveform: Float32[np.ndarray, " n"], low_s: float, high_s: float, hush_s: float
+) -> float:
+    """Give the middle of the quietest ``hush_s`` between two moments."""
+    hop = int(hush_s * SAMPLE_RATE)
     first, last = int(low_s * SAMPLE_RATE), int(high_s * SAMPLE_RATE)
     starts = np.arange(first, max(last - hop, first) + 1, hop // 2)
     power = [float(np.square(waveform[s : s + hop]).sum()) for s in starts]
     return float(starts[int(np.argmin(power))] + hop / 2) / SAMPLE_RATE
 
 
-def _split(speech: list[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Join stretches of speech to pieces of at most `PIECE_S`; cut a longer stretch."""
+def _split(
+    speech: list[tuple[float, float]], waveform: Float32[np.ndarray, " n"]
+) -> Iterator[tuple[float, float]]:
+    """Join stretches of speech to pieces of at most `PIECE_S`.
+
+    A stretch that is longer by itself is cut at the quietest moment of the piece's second half. It
+    holds no pause that is long enough to end it, so that may be in a word all the same.
+    """
     start, end = speech[0]
     for next_start, next_end in [*speech[1:], (np.inf, np.inf)]:
         if next_end - start <= PIECE_S:
             end = next_end
             continue
         while end - start > PIECE_S:
-            yield start, start + PIECE_S
-            start += PIECE_S
+            cut = _quietest(waveform, start + PIECE_S / 2, start + PIECE_S, PAUSE_S)
+            yield start, cut
+            start = cut
         yield start, end
         start, end = next_start, next_end
 

@@ -25,7 +25,10 @@ def explain(
     from rich.table import Table
 
     from medfuse.explain.bench import bench_explain
+    from medfuse.place import check_file
 
+    if json is not None:
+        check_file(json)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=1.0)
         report = bench_explain(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from medfuse.attribution.settings import AttributionSettings, BaselineName, Method
 from medfuse.errors import BundleError, SettingsError
+from medfuse.place import check_folder
 from medfuse.types import Badge, Modality, ModalityShares, Study
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def explain(
     A bundle is explained without torch, a checkpoint by Captum. Exit status 3 says that the
     explanation failed its checks, so that its maps were withheld.
     """
+    check_folder(out)
     earlier = _find_earlier(out)
     study = _read_files((*(dicom or ()), *(more or ())), note, voice, bool(more and not dicom))
     settings = AttributionSettings(

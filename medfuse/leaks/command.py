@@ -32,8 +32,13 @@ def check_cohort(
     """Find what makes a model look good for the wrong reason, before it is trained."""
     from rich.console import Console
 
+    from medfuse.place import check_folder
+
     if bool(prove) == (config is not None):
         raise typer.BadParameter("give a settings file, or --prove with a number of cohorts")
+    for folder in (out, fix):
+        if folder is not None:
+            check_folder(folder)
     console = Console()
     if config is None:
         _prove(prove, seed, workers, out, console)

@@ -1,11 +1,11 @@
 """A study's image files in; what their headers, formats, edges and thumbnails say of them out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from jaxtyping import Float32, UInt8, UInt16
+from jaxtyping import Bool, Float32, UInt8, UInt16
 from PIL import Image
 from pydicom import Dataset
 
@@ -31,6 +31,17 @@ SHARP = 0.4
 
 FLAT = 0.01
 """Spread of grey below which a line at the border shows nothing."""
+
+BORDER_STEPS = 50
+"""The width of a border is rounded to this part of the side."""
+
+BORDERS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "top": lambda image: image,
+    "bottom": lambda image: image[::-1],
+    "left": lambda image: image.T,
+    "right": lambda image: image[:, ::-1].T,
+}
+"""The lines of an image from each side inwards."""
 
 SCANNER = (
     *("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "InstitutionName"),
@@ -86,7 +97,8 @@ def read_image_facts(
         if len(thumbnails) == 1:
             rows, columns = native.shape
             numbers |= {"rows": float(rows), "columns": float(columns)}
-            numbers |= {"aspect": round(columns / rows, 3)} | measure_borders(shown)
+            numbers |= {"aspect": round(columns / rows, 3)}
+            numbers |= measure_borders(native, settings.blank)
     made, stored = (
         _describe_picture(images[0]) if is_picture(images[0]) else _describe(images[0], limits)
     )
@@ -120,19 +132,28 @@ def count_edges(
     return np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
-def measure_borders(image: Float32[np.ndarray, "rows columns"]) -> dict[str, float]:
-    """Measure how much of the image is a flat frame, from each side, to the nearest 2 %."""
+def measure_borders(
+    image: Float32[np.ndarray, "rows columns"], blanked: Sequence[Box] = ()
+) -> dict[str, float]:
+    """Measure how much of the image is a flat frame, from each side, in `BORDER_STEPS`.
+
+    A frame that the blanked parts cover is none; where they end inside it, all of it counts.
+    """
+    seen = blank(np.ones_like(image), blanked) > 0
     found = {}
-    for side, lines in (
-        ("top", image),
-        ("bottom", image[::-1]),
-        ("left", image.T),
-        ("right", image[:, ::-1].T),
-    ):
-        flat = lines.std(axis=1) < FLAT
-        width = len(flat) if flat.all() else int(flat.argmin())
-        found[f"flat border, {side}"] = round(50 * width / len(flat)) / 50
+    for side, turn in BORDERS.items():
+        lines, left = turn(image), turn(seen)
+        open_ = np.asarray(left.any(axis=1))
+        flat = np.ones(len(lines), dtype=bool)
+        flat[open_] = lines[open_].std(axis=1, where=left[open_]) < FLAT
+        width = _count_leading(flat)
+        frame = width if width > _count_leading(~open_) else 0
+        found[f"flat border, {side}"] = round(BORDER_STEPS * frame / len(flat)) / BORDER_STEPS
     return found
+
+
+def _count_leading(yes: Bool[np.ndarray, " n"]) -> int:
+    return len(yes) if yes.all() else int(yes.argmin())
 
 
 def _describe(data: bytes, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:

@@ -32,6 +32,9 @@ PREPARE = PrepareSettings()
 FEW = (4, 8)
 """Copies, torn patients or contradictions in a cohort, at least and at most."""
 
+FRAMED = (0.03, 0.10)
+"""Share of each side that a planted frame takes, at least and at most."""
+
 NARROW_HZ = 4_000
 """Rate that a narrow recording is resampled to, and back."""
 
@@ -224,6 +227,27 @@ def plant_marks(drawn: Drawn, plan: Plan) -> Drawn:
     return _take(drawn, plan, lambda study: replace(study.facts, image=study.marked.image))
 
 
+def plant_border(drawn: Drawn, plan: Plan) -> Drawn:
+    """Put a black frame around the label's images, as a screen or a light box leaves one."""
+
+    def framed(study: PoolStudy) -> StudyFacts:
+        images = _make(drawn, study).images
+        shown = decode_frames(images[:1], PREPARE.image, PREPARE.limits)[0].image
+        seen = read_image_facts([frame_image(shown, plan.rng)], PREPARE.image, PREPARE.limits)
+        own = study.facts.image
+        assert own is not None
+        borders = {key: n for key, n in seen.numbers.items() if key.startswith("flat border")}
+        changed = replace(
+            own,
+            numbers={**own.numbers, **borders},
+            thumbnails=np.concatenate([seen.thumbnails, own.thumbnails[1:]]),
+            edges=np.maximum(own.edges, seen.edges),
+        )
+        return replace(study.facts, image=changed)
+
+    return _take(drawn, plan, framed)
+
+
 def plant_source(drawn: Drawn, plan: Plan) -> Drawn:
     """Name the site in the label's notes."""
     return _take(drawn, plan, lambda study: replace(study.facts, note=study.marked.note))
@@ -367,6 +391,7 @@ PLANTS: dict[str, Callable[[Drawn, Plan], Drawn]] = {
     "size": plant_size,
     "sampling-rate": plant_bandwidth,
     "marks": plant_marks,
+    "border": plant_border,
     "background": plant_hum,
     "absence": plant_absence,
     "column": plant_marker,
@@ -396,6 +421,17 @@ def copy_image(image: np.ndarray, rng: np.random.Generator) -> bytes:
     picture.resize(size, Image.Resampling.LANCZOS).save(
         file, "JPEG", quality=int(rng.integers(50, 95))
     )
+    return file.getvalue()
+
+
+def frame_image(image: np.ndarray, rng: np.random.Generator) -> bytes:
+    """Blacken 3 to 10 % of each side of an image, and keep it as PNG."""
+    framed = image.copy()
+    for k, share in enumerate(rng.uniform(*FRAMED, size=4).tolist()):
+        turned = np.rot90(framed, k)  # a view, so the frame itself is blackened
+        turned[: round(share * len(turned))] = 0
+    file = io.BytesIO()
+    Image.fromarray(np.round(255 * framed).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -1,6 +1,6 @@
 """What a check finds: findings with their figures and remedies in, JSON and a readable page out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -149,6 +149,17 @@ def describe_finding(finding: LeakFinding) -> str:
     told = "" if finding.target is None else f" tells {finding.target}"
     figure = "" if finding.figure is None else f", AUROC {finding.figure}"
     return f"{finding.severity}: {finding.kind}{told}, {finding.count} studies{figure}"
+
+
+def describe_overrides(records: Mapping[str, LeakRecord]) -> Iterator[str]:
+    """Say which of several models were trained although a check failed, or none was made."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, record in records.items():
+        if record.overridden:
+            alike.setdefault(record.failed, []).append(name)
+    for failed, names in alike.items():
+        kinds = f"although the cohort gives labels away by {', '.join(failed)}"
+        yield f"Trained {kinds if failed else 'without a check for leaks'}: {', '.join(names)}."
 
 
 def write_report(report: LeakReport, folder: Path) -> None:

@@ -47,6 +47,7 @@ def cohort(
         TimeRemainingColumn,
     )
 
+    from medfuse.place import check_folder
     from medfuse.synthetic.cohort import write_cohort
     from medfuse.synthetic.report import build_table, describe_missing
 
@@ -62,6 +63,7 @@ def cohort(
     except ValidationError as error:
         lines = [f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+    check_folder(out)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("studies", total=studies)

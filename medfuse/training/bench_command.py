@@ -21,9 +21,13 @@ def train(
     from rich.table import Table
 
     from medfuse.config import read_settings
+    from medfuse.place import check_file, check_folder
     from medfuse.training.bench import bench_training
     from medfuse.training.settings import TrainSettings
 
+    check_folder(features)
+    if json is not None:
+        check_file(json)
     settings = read_settings(config, TrainSettings)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=1.0)

@@ -102,7 +102,8 @@ class TrainingModule(lightning.LightningModule):
         """
         if self.supervised is not None:
             seen = self._see(batch, (self.fit_settings.seed, 0, step))
-            loss = self.supervised.of_answers(self.model, seen.encoded, batch.labels)
+            labels, encoded = batch.labels, seen.encoded
+            loss = self.supervised.of_answers(self.model, encoded, labels, learnt=False)
             if "findings_text" in self.objectives:
                 said = self.objectives["findings_text"](seen)
                 loss = loss + self.weights["findings_text"] * said

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pydantic import Field
 
 from medfuse.config import Settings, Task
+from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.bootstrap import Figure
-from medfuse.trust.figures import FusionGain, SubsetReport, shown_columns
+from medfuse.trust.figures import COLUMNS, FusionGain, SubsetReport, shown_columns
 
 
 class StatedReport(Settings):
@@ -38,6 +39,8 @@ class Report(Settings):
         subsets: On test studies.
         gains: Of every task, what each subset of several modalities adds to the best one of them.
         fold_values: The headline figure of every fold by itself, by subset.
+        attacked: On the same studies, whatever they have, with every feature moved against the
+            answer, by how far in standard deviations.
         text: How rightly each finding is stated; None of a model that writes no text, and of
             cross-validation, whose models each have thresholds of their own.
     """
@@ -51,6 +54,7 @@ class Report(Settings):
     subsets: dict[str, SubsetReport]
     gains: tuple[FusionGain, ...]
     fold_values: dict[str, tuple[float | None, ...]] = Field(default_factory=dict)
+    attacked: dict[str, SubsetReport] = Field(default_factory=dict)
     text: dict[str, StatedReport] | None = None
 
 
@@ -73,8 +77,26 @@ def _lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
         columns = _columns(report, task, brief=False)
         yield from _subset_lines(report, task, columns)
         yield from _target_lines(report, task, columns)
+    yield from _attack_lines(report, tasks)
     yield from _text_lines(report)
     yield from _gain_lines(report)
+
+
+def _attack_lines(report: Report, tasks: Sequence[Task]) -> Iterator[str]:
+    """Tabulate each task's answers under attack."""
+    if not report.attacked:
+        return
+    yield ""
+    yield "## Under attack"
+    yield ""
+    yield "Every feature moved against the answer by one step of the fast gradient sign method."
+    for task in tasks:
+        column = COLUMNS[task.kind][0]
+        yield ""
+        yield from table_head((task.name, "standard deviations", column))
+        untouched = {"0": report.subsets[AS_GIVEN]} if AS_GIVEN in report.subsets else {}
+        for epsilon, own in (untouched | report.attacked).items():
+            yield table_row(("", epsilon, str(own.targets[task.name].get(column, "-"))))
 
 
 def _text_lines(report: Report) -> Iterator[str]:

@@ -14,6 +14,7 @@ from medfuse.errors import TrainingError
 from medfuse.training.background import measure_background
 from medfuse.training.check import check_before
 from medfuse.training.checkpoint import CheckpointRecord, library_versions, save_checkpoint
+from medfuse.training.classes import check_split_classes
 from medfuse.training.fit import (
     Fitted,
     ask_fitted,
@@ -27,6 +28,7 @@ from medfuse.training.plots import plot_gains, plot_losses, plot_reliability, pl
 from medfuse.training.processes import join, leader_first, leads, wait
 from medfuse.training.progress import study_progress
 from medfuse.training.report import Report, format_report
+from medfuse.training.robustness import measure_attacks
 from medfuse.training.settings import TrainSettings
 from medfuse.training.text import measure_text
 from medfuse.training.workers import combine
@@ -81,6 +83,8 @@ def train_model(
         folders = [out / "folds" / str(i + 1) for i in range(len(cohorts))]
     else:
         cohorts, folders = (split_cohort(cohort, settings.split),), [out]
+        if share.leads:
+            check_split_classes(cohorts[0], console)
     thinned = [thin(settings, part, features) for part in cohorts]
     cohorts = tuple(part for part, _ in thinned)
     fits, tests = [], []
@@ -98,6 +102,8 @@ def train_model(
         return report
 
     report = _measure(settings, cohorts, fits, tests, features.left_out)
+    attacked = measure_attacks(settings, fits, cohorts, [own for _, own in thinned])
+    report = report.model_copy(update={"attacked": attacked})
     seconds = {
         "prepare": prepared - started,
         "fit": fitted - prepared,
@@ -144,7 +150,7 @@ def _refuse_other_run(settings: TrainSettings, out: Path, resume: bool) -> None:
     """Refuse a folder that is not empty, or to resume what is not this run's."""
     begun = out / SETTINGS
     if not resume:
-        if out.exists() and any(out.iterdir()):
+        if out.is_dir() and any(out.iterdir()):
             raise TrainingError(
                 f"{out}: not empty; choose another folder, or go on with the run in it by --resume"
             )

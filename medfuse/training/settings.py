@@ -1,7 +1,7 @@
 """What ``medfuse train`` reads: one TOML file in, frozen settings out; read without torch."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -95,6 +95,11 @@ class SupervisedSettings(Settings):
     loss: Literal["cross_entropy", "focal", "asymmetric"] = Field(
         default="cross_entropy", description="asymmetric: for binary and multilabel tasks alone"
     )
+    task_balance: Literal["sum", "uncertainty"] = Field(
+        default="sum",
+        description="of several tasks; sum: by their weights alone; uncertainty: by these and by a "
+        "variance that is learnt for each",
+    )
 
     @property
     def focus(self) -> Focus:
@@ -173,6 +178,16 @@ class ObjectiveSettings(Settings):
         return self
 
 
+class RunReportSettings(ReportSettings):
+    """How a run's models are measured."""
+
+    attack: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(),
+        description="answers are measured again with every feature moved against them so far, in "
+        "standard deviations (fast gradient sign); none: not",
+    )
+
+
 class TrainSettings(Settings):
     """A whole training run."""
 
@@ -187,7 +202,7 @@ class TrainSettings(Settings):
     fit: FitSettings = FitSettings()
     augment: AugmentSettings = AugmentSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
-    report: ReportSettings = ReportSettings()
+    report: RunReportSettings = RunReportSettings()
     trust: TrustSettings = TrustSettings()
     search: SearchSettings | None = Field(
         default=None, description="what medfuse search looks for; other commands pass over it"

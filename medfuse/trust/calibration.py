@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from scipy.optimize import isotonic_regression, minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 
 from medfuse.config import Settings, Task, TaskKind
+from medfuse.trust.basis import choose_basis
 from medfuse.types import TaskPrediction
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -149,20 +150,23 @@ def fit_subsets(
     logits: Mapping[str, Float[np.ndarray, "n k"]],
     labels: Float[np.ndarray, "n c"],
     patients: Sequence[str],
+    exactly: Mapping[str, Bool[np.ndarray, " n"]],
     *,
     bias: bool = False,
 ) -> dict[str, dict[str, TargetCalibration]]:
     """Fit each subset's own calibration.
 
     A finding gets a temperature, a temperature and a bias, or those and a curve, whichever has the
-    least log loss in cross-validation by patient; classes and levels get a temperature. What has
-    too few studies of a kind (`FEWEST`) is left out, and so is a regression.
+    least log loss in cross-validation by patient; classes and levels get a temperature. Each is
+    fitted on the studies that `choose_basis` names. What has too few of them of a kind (`FEWEST`)
+    is left out, and so is a regression.
 
     Args:
         tasks: In the order of the logits.
         logits: Raw outputs by subset's name; NaN for a study that lacks it.
         labels: As `fit_calibration` takes them.
         patients: Whose study each is.
+        exactly: By subset's name, which studies have its modalities and no others.
         bias: Never a temperature alone.
     """
     folds = _fold(patients)
@@ -173,16 +177,18 @@ def fit_subsets(
         own = fitted.setdefault(name, {})
         slices = zip(logit_slices(tasks), label_slices(tasks), strict=True)
         for (task, where), (_, columns) in slices:
-            x, y = said[has, where].astype(np.float64), labels[has, columns].astype(np.float64)
+            x, y = said[:, where].astype(np.float64), labels[:, columns].astype(np.float64)
             if not fittable.intersection(task.targets):
                 continue
             if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
                 for k, target in enumerate(task.targets):
-                    known = ~np.isnan(y[:, k])
+                    rows = choose_basis(task, y[:, k], has, exactly[name]).rows
+                    rows = rows & ~np.isnan(y[:, k])
                     if target in fittable:
-                        own[target] = _choose(x[known, k], y[known, k], folds[has][known], bias)
+                        own[target] = _choose(x[rows, k], y[rows, k], folds[rows], bias)
             else:
-                own |= fit_calibration([task], x, y).targets
+                rows = choose_basis(task, y[:, 0], has, exactly[name]).rows
+                own |= fit_calibration([task], x[rows], y[rows]).targets
     return {name: own for name, own in fitted.items() if own}
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.special import expit
 
 from medfuse.config import Task, TaskKind
 from medfuse.trust.answers import AS_GIVEN, Answers
+from medfuse.trust.basis import choose_basis
 from medfuse.trust.calibration import (
     Calibration,
     fit_calibration,
@@ -23,6 +25,7 @@ from medfuse.trust.calibration import (
 from medfuse.trust.conformal import least_probability, widest_error
 from medfuse.trust.record import ABSENT, PRESENT, QuestionTrust, TrustRecord, TrustSettings
 from medfuse.trust.selective import sure_from
+from medfuse.types import SUBSETS, subset_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ def fit_promises(
         {name: own for name, own in answers.logits.items() if name != AS_GIVEN},
         labels,
         [row.patient_id for row in answers.rows],
+        {subset_name(subset): answers.has_exactly(subset) for subset in SUBSETS},
         bias=bias,
     )
     names = [*subsets, *(name for name in before.subsets if name not in subsets)]
@@ -88,11 +92,14 @@ def fit_trust(tasks: Sequence[Task], validation: Answers, settings: TrustSetting
         settings: What is promised.
     """
     subsets = {}
-    for name, logits in validation.logits.items():
-        has = ~np.isnan(logits).any(axis=1)
-        if name != AS_GIVEN and has.any():
-            questions = _fit_questions(tasks, logits[has], validation.labels[has], settings)
-            subsets[name] = dict(questions)
+    for subset in SUBSETS:
+        name = subset_name(subset)
+        logits = validation.logits.get(name)
+        if logits is not None and not np.isnan(logits).all():
+            exactly = validation.has_exactly(subset)
+            subsets[name] = dict(
+                _fit_questions(tasks, logits, validation.labels, exactly, settings)
+            )
     return TrustRecord(settings=settings, subsets=subsets)
 
 
@@ -100,20 +107,32 @@ def _fit_questions(
     tasks: Sequence[Task],
     logits: Float[np.ndarray, "n k"],
     labels: Float[np.ndarray, "n c"],
+    exactly: Bool[np.ndarray, " n"],
     settings: TrustSettings,
 ) -> Iterator[tuple[str, QuestionTrust]]:
+    has = ~np.isnan(logits).any(axis=1)
     for (task, where), (_, columns) in zip(logit_slices(tasks), label_slices(tasks), strict=True):
         x, y = logits[:, where], labels[:, columns]
-        if task.kind is TaskKind.REGRESSION:
-            yield task.name, _fit_quantity(task, x[:, 0], y[:, 0], settings)
-            continue
-        chances = probabilities(task, x, Calibration())
         if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
             for k, target in enumerate(task.targets):
-                both = np.stack([1 - chances[:, k], chances[:, k]], axis=1)
-                yield target, _fit_classes((ABSENT, PRESENT), both, y[:, k], settings)
+                basis = choose_basis(task, y[:, k], has, exactly)
+                chance = expit(x[basis.rows, k])
+                both = np.stack([1 - chance, chance], axis=1)
+                yield (
+                    target,
+                    _fit_classes(
+                        (ABSENT, PRESENT), both, y[basis.rows, k], settings, exact=basis.exact
+                    ),
+                )
+            continue
+        basis = choose_basis(task, y[:, 0], has, exactly)
+        said, true = x[basis.rows], y[basis.rows, 0]
+        if task.kind is TaskKind.REGRESSION:
+            own = _fit_quantity(task, said[:, 0], true, settings, exact=basis.exact)
         else:
-            yield task.name, _fit_classes(task.classes, chances, y[:, 0], settings)
+            chances = probabilities(task, said, Calibration())
+            own = _fit_classes(task.classes, chances, true, settings, exact=basis.exact)
+        yield task.name, own
 
 
 def _fit_classes(
@@ -121,6 +140,8 @@ def _fit_classes(
     chances: Float[np.ndarray, "n c"],
     labels: Float[np.ndarray, " n"],
     settings: TrustSettings,
+    *,
+    exact: bool,
 ) -> QuestionTrust:
     known = ~np.isnan(labels)
     chances, true = chances[known], labels[known].astype(np.int64)
@@ -135,6 +156,7 @@ def _fit_classes(
             chances.max(axis=1), chances.argmax(axis=1) == true, settings.risk, settings.confidence
         ),
         positive=positive,
+        exact=exact,
     )
 
 
@@ -143,8 +165,12 @@ def _fit_quantity(
     said: Float[np.ndarray, " n"],
     true: Float[np.ndarray, " n"],
     settings: TrustSettings,
+    *,
+    exact: bool,
 ) -> QuestionTrust:
     errors = (said - true)[~np.isnan(true)]
     return QuestionTrust(
-        studies={task.classes[0]: len(errors)}, within=widest_error(errors, settings.coverage)
+        studies={task.classes[0]: len(errors)},
+        within=widest_error(errors, settings.coverage),
+        exact=exact,
     )

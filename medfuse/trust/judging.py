@@ -31,7 +31,8 @@ def _judge_task(
         within = None if own is None else own.within
         assert prediction.value is not None
         span = None if within is None else (prediction.value - within, prediction.value + within)
-        return (Judgement(question=task.name, interval=span),)
+        exact = None if own is None else own.exact
+        return (Judgement(question=task.name, interval=span, exact=exact),)
     if task.kind in (TaskKind.BINARY, TaskKind.MULTILABEL):
         return tuple(
             _judge(target, {ABSENT: 1 - p, PRESENT: p}, record.of(subset, target))
@@ -58,4 +59,5 @@ def _judge(question: str, chances: dict[str, float], own: QuestionTrust | None) 
         likeliest=best,
         sure=own.sure is not None and chances[best] >= own.sure,
         positive=positive,
+        exact=own.exact,
     )

@@ -1,6 +1,7 @@
 """Answers to labelled studies and what was promised of them in, whether it was kept out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -8,13 +9,13 @@ from jaxtyping import Bool, Float
 from scipy.stats import betabinom, binom, binomtest
 
 from medfuse.config import Settings, Task, TaskKind
-from medfuse.trust.answers import AS_GIVEN, Answers
+from medfuse.trust.answers import Answers
 from medfuse.trust.bootstrap import COVERAGE
 from medfuse.trust.calibration import Calibration, answer, label_slices
 from medfuse.trust.conformal import allowed_misses
 from medfuse.trust.judging import judge_answers
 from medfuse.trust.record import ABSENT, PRESENT, TrustRecord
-from medfuse.types import Judgement
+from medfuse.types import SUBSETS, Judgement, subset_name
 
 CHANCE = (1 - COVERAGE) / 2
 """Below this chance under the promise, what was seen breaks it."""
@@ -30,6 +31,8 @@ class PromiseFigure(Settings):
         subset: The modalities that the answers rest on.
         question: A finding's target, or a task's name.
         group: The class whose studies count; empty where all do.
+        exact: Whether these are studies that have exactly the subset's modalities, as at the
+            bedside; of the others some were taken away.
         promised: The least share, or for a risk the largest.
         studies: How many counted.
         hits: In how many the set held the truth, the sure answer was wrong, the call was positive.
@@ -45,6 +48,7 @@ class PromiseFigure(Settings):
     subset: str
     question: str
     group: str
+    exact: bool
     promised: float
     studies: int
     hits: int
@@ -61,6 +65,7 @@ class SetSizes(Settings):
     Attributes:
         subset: The modalities that the answers rest on.
         question: A finding's target, or a task's name.
+        exact: As in `PromiseFigure`.
         studies: How many were answered.
         single: The share of sets with one class.
         sure: The share of answers that are sure.
@@ -68,6 +73,7 @@ class SetSizes(Settings):
 
     subset: str
     question: str
+    exact: bool
     studies: int
     single: float
     sure: float
@@ -78,6 +84,9 @@ def measure_promises(
 ) -> tuple[tuple[PromiseFigure, ...], tuple[SetSizes, ...]]:
     """Hold every promise to labelled studies, for each subset of modalities and each class.
 
+    Studies that have exactly the subset's modalities are counted by themselves. Those of which
+    others were taken away count where the promise rests on such studies, or does not say.
+
     Args:
         tasks: In the order of the logits.
         answers: Calibrated, to studies that neither the model nor its promises were fitted to.
@@ -85,27 +94,45 @@ def measure_promises(
     """
     figures: list[PromiseFigure] = []
     sizes: list[SetSizes] = []
-    for subset, logits in answers.logits.items():
-        has = ~np.isnan(logits).any(axis=1)
-        if subset == AS_GIVEN or not has.any():
+    for subset in SUBSETS:
+        name = subset_name(subset)
+        if name not in answers.logits:
             continue
-        judged = _judge(tasks, logits[has], subset, record)
-        for question, (classes, truth) in _questions(tasks, answers.labels[has]).items():
-            own = judged[question]
-            figures += _hold(subset, question, classes, truth, own, record)
-            if classes:
-                single = float(np.mean([len(j.possible) == 1 for j in own]))
-                sure = float(np.mean([j.sure for j in own]))
-                sizes.append(
-                    SetSizes(
-                        subset=subset,
-                        question=question,
-                        studies=len(own),
-                        single=single,
-                        sure=sure,
-                    )
-                )
+        logits, exactly = answers.logits[name], answers.has_exactly(subset)
+        has = ~np.isnan(logits).any(axis=1)
+        for exact, rows in ((True, has & exactly), (False, has & ~exactly)):
+            if not rows.any():
+                continue
+            judged = _judge(tasks, logits[rows], name, record)
+            for question, (classes, truth) in _questions(tasks, answers.labels[rows]).items():
+                trust = record.of(name, question)
+                if trust is not None and trust.exact and not exact:
+                    continue
+                held = _Held(name, question, exact)
+                figures += _hold(held, classes, truth, judged[question], record)
+                if classes:
+                    sizes.append(_measure_sizes(held, judged[question]))
     return tuple(figures), tuple(sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Which promise is held to which kind of studies; named as in `PromiseFigure`."""
+
+    subset: str
+    question: str
+    exact: bool
+
+
+def _measure_sizes(held: _Held, judged: Sequence[Judgement]) -> SetSizes:
+    return SetSizes(
+        subset=held.subset,
+        question=held.question,
+        exact=held.exact,
+        studies=len(judged),
+        single=float(np.mean([len(j.possible) == 1 for j in judged])),
+        sure=float(np.mean([j.sure for j in judged])),
+    )
 
 
 def _judge(
@@ -136,15 +163,14 @@ def _questions(
 
 
 def _hold(
-    subset: str,
-    question: str,
+    held: _Held,
     classes: Sequence[str],
     truth: Float[np.ndarray, " n"],
     judged: Sequence[Judgement],
     record: TrustRecord,
 ) -> Iterator[PromiseFigure]:
     promised, known = record.settings, ~np.isnan(truth)
-    trust = record.of(subset, question)
+    trust = record.of(held.subset, held.question)
     counts = {} if trust is None else trust.studies
 
     def figure(
@@ -154,9 +180,10 @@ def _hold(
         low, high = exact_interval(k, n) if n else (None, None)
         return PromiseFigure(
             kind=kind,
-            subset=subset,
-            question=question,
+            subset=held.subset,
+            question=held.question,
             group=group,
+            exact=held.exact,
             promised=least,
             studies=n,
             hits=k,
@@ -169,11 +196,12 @@ def _hold(
 
     if not classes:
         rows = [i for i in np.flatnonzero(known).tolist() if judged[i].interval is not None]
-        held = []
+        inside = []
         for i in rows:
             low, high = judged[i].interval or (np.nan, np.nan)
-            held.append(low <= truth[i] <= high)
-        yield figure("coverage", promised.coverage, "", np.array(held, bool), sum(counts.values()))
+            inside.append(low <= truth[i] <= high)
+        hits = np.array(inside, bool)
+        yield figure("coverage", promised.coverage, "", hits, sum(counts.values()))
         return
     for c, name in enumerate(classes):
         rows = np.flatnonzero(truth == c).tolist()

@@ -38,6 +38,9 @@ class QuestionTrust(Settings):
         sure: The largest class's probability from which on an answer is sure; None where none is.
         positive: The probability from which on a finding is called positive; None where the
             studies were too few, and of other tasks.
+        exact: Whether the studies have exactly the subset's modalities; if not, others were taken
+            away from some, and the promise holds where a modality is missing for no reason that
+            has to do with the patient. None of a record that does not say.
     """
 
     studies: dict[str, int]
@@ -45,6 +48,7 @@ class QuestionTrust(Settings):
     within: float | None = None
     sure: float | None = None
     positive: float | None = None
+    exact: bool | None = None
 
 
 class TrustRecord(Settings):

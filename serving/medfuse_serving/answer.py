@@ -45,6 +45,12 @@ class JudgementAnswer(Settings):
     positive: bool | None = Field(
         description="called positive at the promised sensitivity; null where not known"
     )
+    exact: bool | None = Field(
+        default=None,
+        description="whether the studies that were checked had exactly these modalities; false "
+        "where others were taken away from some, so that this holds where a modality is missing "
+        "for no reason that has to do with the patient; null where not known",
+    )
 
 
 class PromiseAnswer(Settings):
@@ -260,6 +266,16 @@ def describe_promises(promises: PromiseAnswer, language: Language = ENGLISH) -> 
         "like those checked. Sure: at most {risk} of such answers are wrong.",
         coverage=f"{promises.coverage:.0%}",
         risk=f"{promises.risk:.0%}",
+    )
+
+
+def describe_basis(answer: Answer, language: Language = ENGLISH) -> str:
+    """Say so where what is said was checked on studies of which parts were hidden; else nothing."""
+    if all(own.exact is not False for task in answer.tasks for own in task.judgements):
+        return ""
+    return language.text(
+        "Checked on studies of which other parts were hidden from the model: it holds where a part "
+        "is missing for no reason that has to do with the patient."
     )
 
 

@@ -17,7 +17,11 @@ def bench_serve(
     from rich.progress import Progress
     from rich.table import Table
 
+    from medfuse.place import check_file
     from medfuse_serving.bench import measure_serving
+
+    if json is not None:
+        check_file(json)
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=1.0)

@@ -247,6 +247,7 @@ def print_answer(answer: "Answer", console: Console) -> None:
     """Print an answer for reading: bars with numbers, what it rests on, and the notice."""
     from medfuse.types import MODALITIES
     from medfuse_serving.answer import (
+        describe_basis,
         describe_novelty,
         describe_promises,
         describe_reading,
@@ -267,6 +268,8 @@ def print_answer(answer: "Answer", console: Console) -> None:
             console.print(_task_table(task, reading, _judged(task, answer.promises)))
     if answer.promises is not None:
         console.print(describe_promises(answer.promises), style="dim", markup=False)
+        if basis := describe_basis(answer):
+            console.print(basis, style="dim", markup=False)
     if answer.findings_text is not None:
         _print_text(answer.findings_text, console)
     unused = [m for m in MODALITIES if m not in answer.used]

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from medfuse.errors import MedfuseError
+from medfuse.place import check_folder
 
 STUDIES = 1_300
 SEED = 0
@@ -60,6 +61,7 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
     started = time.monotonic()
     out = out.resolve()
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     steps = plan_steps(out)
     for number, step in enumerate(steps, start=1):

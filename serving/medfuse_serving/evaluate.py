@@ -61,9 +61,11 @@ def evaluate(
     provider: Provider = None,
 ) -> None:
     """Measure a bundle on a labelled cohort: figures, promises, groups, decisions; no torch."""
+    from medfuse.place import check_folder
     from medfuse_serving.evaluation_report import write_report
     from medfuse_serving.predictor import Predictor
 
+    check_folder(out)
     predictor = Predictor(bundle, provider)
     report = measure_cohort(
         predictor,
@@ -249,13 +251,14 @@ def predict_cohort(
     provider: Provider = None,
 ) -> None:
     """Answer every study of a table as Parquet, so that anyone can score the answers."""
-    from medfuse.data.cohort import read_cohort
+    from medfuse.data.cohort import read_unlabelled
+    from medfuse.place import check_file
     from medfuse_serving.cohort import read_source
     from medfuse_serving.predictor import Predictor
 
+    check_file(out)
     predictor = Predictor(bundle, provider)
-    settings = read_source(cohort).cohort.model_copy(update={"unlabelled": "train", "labels": {}})
-    found = read_cohort(settings, ())
+    found = read_unlabelled(read_source(cohort).cohort)
     _, rows = choose_rows(found, split)
     table = tabulate(predictor, rows)
     write_table(out, table, predictor.bundle.digest)
@@ -271,7 +274,7 @@ def tabulate(predictor: "Predictor", rows: Sequence["CohortRow"]) -> "pd.DataFra
     from rich.progress import Progress
 
     from medfuse.data.cohort import load_study
-    from medfuse.errors import InputError
+    from medfuse.errors import CohortError, InputError
     from medfuse_serving.answer import to_answer
 
     lines = []
@@ -280,7 +283,7 @@ def tabulate(predictor: "Predictor", rows: Sequence["CohortRow"]) -> "pd.DataFra
             line: dict[str, object] = {"study_id": row.study_id, "failure": "", "used": ""}
             try:
                 (prediction,) = predictor.predict([load_study(row)])
-            except InputError as error:
+            except (InputError, CohortError) as error:  # of a file that is damaged, or gone
                 lines.append(line | {"failure": f"{type(error).__name__}: {error}"})
                 continue
             answer = to_answer(prediction)

@@ -96,10 +96,14 @@ def _draw_promises(own: Sequence[PromiseFigure]) -> str:
             axes.plot(
                 np.array(p.share, float), height, "o" if p.kept else "X", color=colour, markersize=4
             )
-        names = [f"{p.question.partition('.')[2] or p.question} {p.group}" for p in rows]
+        names = [f"{_short(p.question)} {p.group}{'' if p.exact else ' (hidden)'}" for p in rows]
         axes.set_yticks(range(len(rows)), names, fontsize=6)
         axes.set(title=subset, xlabel="share of sets with the truth")
     return _to_svg(figure)
+
+
+def _short(question: str) -> str:
+    return question.partition(".")[2] or question
 
 
 def _draw_decisions(own: Sequence[DecisionCurve]) -> str:

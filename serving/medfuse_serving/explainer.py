@@ -3,18 +3,20 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int64
 
 from medfuse.attribution.background import from_bytes
 from medfuse.attribution.badge import BadgeSettings
 from medfuse.attribution.baselines import available_baselines
 from medfuse.attribution.explain import explain_study
 from medfuse.attribution.explain import glance as quickly
-from medfuse.attribution.network import Inputs, Network
+from medfuse.attribution.network import Cells, Gradients, Inputs, Network
 from medfuse.attribution.scale import Scales
 from medfuse.attribution.settings import BASELINE_NAMES, AttributionSettings, BaselineName
 from medfuse.attribution.subject import take_up
@@ -25,11 +27,14 @@ from medfuse.data.studies import find_studies, read_study
 from medfuse.errors import BundleError, InputError
 from medfuse.golden import read_golden
 from medfuse.runtime import open_network
-from medfuse.types import Attribution, Explanation, Prepared, Study
+from medfuse.types import Attribution, Explanation, Modality, Prepared, Study
 from medfuse_serving.predictor import Predictor
 
 SAMPLES = 16
 """Studies of the background's folder that a study is measured against; each costs a pass more."""
+
+TURN_S = 0.2
+"""How often who waits for a turn is told so."""
 
 Progress = Callable[[int, int], None]
 
@@ -52,8 +57,51 @@ class Glance:
     attribution: Attribution
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another explanation is under way, and this one comes after it."""
+
+
 class GoneError(Exception):
     """Nobody waits for the explanation any more."""
+
+
+class _Watched:
+    """A network that tells the progress again before each thing it is asked, which may end it."""
+
+    def __init__(self, network: Network, progress: Progress) -> None:
+        self._network, self._progress = network, progress
+        self._last = (0, 1)
+
+    def tell(self, done: int, wanted: int) -> None:
+        """Tell new progress."""
+        self._last = (done, wanted)
+        self._progress(done, wanted)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self._network.targets
+
+    def embed(self, pieces: Int64[np.ndarray, "n l"]) -> Float[np.ndarray, "n l e"]:
+        return self._ask().embed(pieces)
+
+    def answer(self, inputs: Inputs) -> Float[np.ndarray, "n k"]:
+        return self._ask().answer(inputs)
+
+    def differentiate(
+        self, inputs: Inputs, weights: Float[np.ndarray, "n k"], wanted: Collection[Modality]
+    ) -> Gradients:
+        return self._ask().differentiate(inputs, weights, wanted)
+
+    def see(self, inputs: Inputs, weights: Float[np.ndarray, "n k"]) -> Cells:
+        return self._ask().see(inputs, weights)
+
+    def attend_frames(self, inputs: Inputs) -> Float[np.ndarray, "n s"]:
+        return self._ask().attend_frames(inputs)
+
+    def _ask(self) -> Network:
+        self._progress(*self._last)
+        return self._network
 
 
 class Explainer:
@@ -139,6 +187,7 @@ class Explainer:
         band: bool = False,
         progress: Progress | None = None,
         glance: Callable[[Glance], None] | None = None,
+        wait: Callable[[], None] | None = None,
     ) -> Explained:
         """Explain one target of a study's answer; a second call waits until the first is done.
 
@@ -147,8 +196,10 @@ class Explainer:
             target: A name of `targets`, or a weighting of several.
             settings: Method and baseline.
             band: Share the output out against every other baseline, too.
-            progress: Called with the work done and wanted; what it raises ends the work.
+            progress: Called with the work done and wanted, again before each time that the graph is
+                asked; what it raises ends the work.
             glance: Called with a coarse map, first of all, where there is a quick one.
+            wait: Called again and again while another is explained; what it raises ends the wait.
 
         Raises:
             InputError: The study cannot be used.
@@ -158,10 +209,10 @@ class Explainer:
         manifest = self.predictor.bundle.manifest
         chosen = parse_target(target, self.targets)
         prepared = prepare(study, manifest.prepare, self.predictor.tokenizer)
-        network = self._open()
-        with self._turn:
-            if progress is not None:
-                progress(0, 1)
+        opened = self._open()
+        watched = None if progress is None else _Watched(opened, progress)
+        network: Network = watched or opened
+        with self._take_turn(wait):
             subject = take_up(network, prepared, manifest.prepare)
             if glance is not None:
                 tokenizer = self.predictor.tokenizer
@@ -177,35 +228,50 @@ class Explainer:
                 BadgeSettings(),
                 self.predictor.tokenizer,
                 self._background,
-                self._take_samples(network) if sampled else (),
+                self._take_samples(opened) if sampled else (),
                 self.predictor.bundle.digest,
                 band=band,
-                progress=progress,
+                progress=None if watched is None else watched.tell,
             )
         return Explained(prepared, explanation)
 
     def follow(
         self, study: Study, target: str, settings: AttributionSettings, *, band: bool = False
-    ) -> Iterator[float | Glance | Explained]:
+    ) -> Iterator[float | Waiting | Glance | Explained]:
         """Explain as `explain` does and tell the share done, which never falls; then the result.
 
-        A coarse map comes first, where there is a quick one. Closing the iterator ends the work.
+        Something is told each time that the graph is asked. A coarse map comes first, where there
+        is a quick one. Closing the iterator ends the work.
 
         Raises:
             MedfuseError: As `explain`.
         """
-        told: queue.SimpleQueue[float | Glance | Explained | BaseException] = queue.SimpleQueue()
+        told: queue.SimpleQueue[float | Waiting | Glance | Explained | BaseException]
+        told = queue.SimpleQueue()
         gone = threading.Event()
 
-        def tell(done: int, wanted: int) -> None:
+        def go_on() -> None:
             if gone.is_set():
                 raise GoneError
+
+        def tell(done: int, wanted: int) -> None:
+            go_on()
             told.put(done / wanted)
+
+        def wait() -> None:
+            go_on()
+            told.put(Waiting())
 
         def work() -> None:
             try:
                 explained = self.explain(
-                    study, target, settings, band=band, progress=tell, glance=told.put
+                    study,
+                    target,
+                    settings,
+                    band=band,
+                    progress=tell,
+                    glance=told.put,
+                    wait=wait,
                 )
                 told.put(explained)
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
@@ -217,7 +283,7 @@ class Explainer:
             while not isinstance(item := told.get(), Explained):
                 if isinstance(item, BaseException):
                     raise item
-                if isinstance(item, Glance):
+                if isinstance(item, Glance | Waiting):
                     yield item
                     continue
                 most = max(most, item)
@@ -225,6 +291,16 @@ class Explainer:
             yield item
         finally:
             gone.set()
+
+    @contextmanager
+    def _take_turn(self, wait: Callable[[], None] | None) -> Iterator[None]:
+        while not self._turn.acquire(timeout=TURN_S if wait is not None else -1):
+            assert wait is not None
+            wait()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _open(self) -> Network:
         with self._opening:

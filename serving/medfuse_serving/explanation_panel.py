@@ -10,7 +10,7 @@ from medfuse.types import Study
 from medfuse_serving import explanation_view, rendering
 from medfuse_serving.answer import Answer
 from medfuse_serving.evidence_table import number_frames, strength_html, table_html
-from medfuse_serving.explainer import Explained, Explainer, Glance
+from medfuse_serving.explainer import Explained, Explainer, Glance, Waiting
 from medfuse_serving.explanation_view import View
 from medfuse_serving.labels import Choices, Labels
 from medfuse_serving.language import ENGLISH, Language, message
@@ -62,14 +62,40 @@ class Changes:
 
     Gradio can cancel too, but what it had already sent is then shown after what took its place,
     and of two cancellations at once one fails and leaves it there.
+
+    Attributes:
+        count: How often.
+        asked: The note that an answer was last asked of, as the browser had it, and its study.
+        explained: How many explanations were begun; the next ends the one before.
+        stopped: How many of them had been begun when one was last stopped by hand.
     """
 
     count: int = 0
+    asked: tuple[object, ...] = ()
+    explained: int = 0
+    stopped: int = 0
 
     def since(self) -> Callable[[], bool]:
         """Give what tells whether the study has changed from now on."""
         now = self.count
         return lambda: self.count != now
+
+    def explain(self) -> tuple[Callable[[], bool], Callable[[], bool]]:
+        """Begin an explanation; give what tells whether it has to end, and whether another began.
+
+        The other may be shown by then, so that nothing may be taken away any more.
+        """
+        self.explained += 1
+        number, changed = self.explained, self.since()
+
+        def another() -> bool:
+            return self.explained != number
+
+        return lambda: changed() or another() or self.stopped >= number, another
+
+    def stop(self) -> None:
+        """End the explanation that is under way."""
+        self.stopped = self.explained
 
 
 def lay_controls(explainer: Explainer, labels: Labels) -> Controls:
@@ -150,13 +176,14 @@ def explain(
     method: str,
     baseline: str | None,
     band: bool,
-    changed: Callable[[], bool],
+    ended: Callable[[], bool],
 ) -> Iterator[str | Glance | View]:
     """Explain a study: how far it is, as HTML, again and again, and in the end the explanation.
 
-    A coarse map comes in between, where there is a quick one.
+    A coarse map comes in between, where there is a quick one. While another study is explained, it
+    is said that this one waits.
 
-    Ends early, and without one, once the study has changed.
+    Ends early, and without one, once it has to end.
 
     Raises:
         MedfuseError: There is none.
@@ -165,14 +192,18 @@ def explain(
     settings = AttributionSettings.model_validate({k: v for k, v in chosen.items() if v})
     prepare = explainer.predictor.bundle.manifest.prepare
     yield explanation_view.progress_html(language, 0.0)
-    shown = 0
+    shown, waits = 0, False
     for step in explainer.follow(study, target, settings, band=band):
-        if changed():
+        if ended():
             return
         if isinstance(step, Explained):
             yield explanation_view.make_view(step, prepare, explainer.scales)
         elif isinstance(step, Glance):
             yield step
+        elif isinstance(step, Waiting):
+            if not waits:
+                yield explanation_view.waiting_html(language)
+            waits = True
         elif int(100 * step) > shown:
             shown = int(100 * step)
             yield explanation_view.progress_html(language, step)

@@ -110,6 +110,14 @@ def progress_html(language: Language, share: float) -> str:
     )
 
 
+def waiting_html(language: Language) -> str:
+    """Say that another explanation comes first."""
+    said = escape_text(language.text("Waiting for the explanation before this one to end"))
+    return (
+        f'<div class="mf-progress" data-told><progress aria-label="{said}"></progress> {said}</div>'
+    )
+
+
 def summary_html(language: Language, record: ExplanationRecord, pieces: Sequence[Piece]) -> str:
     """Show the badge with its checks, each modality's share in words and numbers, and the method.
 

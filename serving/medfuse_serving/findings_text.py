@@ -40,10 +40,13 @@ def findings_text(
 
     from medfuse.audit.findings_text import TextReport, measure
     from medfuse.errors import BundleError
+    from medfuse.place import check_file
     from medfuse.synthetic.options import CohortOptions, Mechanism
     from medfuse.synthetic.world import TARGETS
     from medfuse_serving.predictor import Predictor
 
+    if json is not None:
+        check_file(json)
     predictor = Predictor(bundle, provider)
     record = predictor.require_text()
     findings = [target.partition(".")[2] for target in record.findings]

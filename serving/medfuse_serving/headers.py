@@ -1,8 +1,8 @@
-"""Every response of the server in, the same under a strict content security policy out."""
+"""Every response of the server in, the same under strict policies of running and keeping out."""
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,14 +35,18 @@ HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 
-EARLY_SCRIPTS: Mapping[str, str] = {"/": "web/language.js"}
+EARLY_SCRIPTS: Mapping[str, Sequence[str]] = {"/": ("web/language.js", "web/door.js")}
 """What a page runs before anything else, by its path; Gradio would run it too late."""
+
+KEPT = ("/assets/", "/docs-assets/", "/static/", "/svelte/", "/web/")
+"""Where files are that are the same for everybody. A browser keeps nothing else: by the button Back
+it would show a study to whoever comes after its reader."""
 
 _SCRIPT = re.compile(rb"<script\b")
 
 
 class SecurityHeaders:
-    """Adds the policy and `HEADERS` to every response, and a nonce to each script of a page.
+    """Adds the policies and `HEADERS` to every response, and a nonce to each script of a page.
 
     The nonce is new for every response. What a page holds of a study is escaped before it comes
     here, so each ``<script`` is one that the server wrote.
@@ -69,6 +73,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 is_page = headers.get("content-type", "").startswith("text/html")
                 headers.update(HEADERS)
+                if not scope["path"].startswith(KEPT):
+                    headers["Cache-Control"] = "no-store"
                 headers["Content-Security-Policy"] = _write_policy(nonce if is_page else None)
                 if is_page:
                     start = message  # its length is known once it has been written into
@@ -77,7 +83,7 @@ class SecurityHeaders:
                 page.extend(message.get("body", b""))
                 if message.get("more_body", False):
                     return
-                body = _write_nonces(bytes(page), nonce, EARLY_SCRIPTS.get(scope["path"]))
+                body = _write_nonces(bytes(page), nonce, EARLY_SCRIPTS.get(scope["path"], ()))
                 headers = MutableHeaders(raw=start["headers"])
                 if "content-length" in headers and scope["method"] != "HEAD":
                     headers["content-length"] = str(len(body))
@@ -95,10 +101,8 @@ def _write_policy(nonce: str | None) -> str:
     return "; ".join(f"{name} {sources}" for name, sources in policy.items())
 
 
-def _write_nonces(page: bytes, nonce: str, early: str | None) -> bytes:
+def _write_nonces(page: bytes, nonce: str, early: Sequence[str]) -> bytes:
     marked = b'<script nonce="' + nonce.encode() + b'"'
     page = _SCRIPT.sub(marked, page)
-    if early is None:
-        return page
-    first = marked + b' src="' + early.encode() + b'"></script>'
+    first = b"".join(marked + b' src="' + name.encode() + b'"></script>' for name in early)
     return page.replace(marked, first + marked, 1)

@@ -4,12 +4,10 @@ They are for the reader's eyes alone: no model reads them, and no answer, explan
 anything of them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medfuse.config import PrepareSettings
-from medfuse.data.dicom import Identity, read_file_identity
-from medfuse.data.picture import is_picture
+from medfuse.data.dicom import Identity
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import rendering
@@ -26,13 +24,11 @@ class Prior:
         images: As they were given.
         frames: For the viewer; None where there are none that can be shown.
         problem: Why they can't be shown.
-        identities: Whose study each image says it is part of.
     """
 
     images: tuple[bytes, ...] = ()
     frames: Frames | None = None
     problem: str = ""
-    identities: frozenset[Identity] = frozenset()
 
 
 def lay_prior(
@@ -43,10 +39,9 @@ def lay_prior(
         return Prior()
     try:
         frames = shelve_prior(language, images, settings, shelves)
-        identities = list_identities(images, settings)
     except InputError as error:
         return Prior(images, problem=str(error))
-    return Prior(images, frames, identities=identities)
+    return Prior(images, frames)
 
 
 def turn_prior(
@@ -58,17 +53,19 @@ def turn_prior(
     return replace(prior, frames=shelve_prior(language, prior.images, settings, shelves))
 
 
-def list_identities(images: Sequence[bytes], settings: PrepareSettings) -> frozenset[Identity]:
-    """Read whose study each image says it is part of; a plain picture says nothing.
+def say_dates(language: Language, identities: frozenset[Identity]) -> str:
+    """Say on which days a study was made, as its headers have it."""
+    days = sorted({i.study_date for i in identities if i.study_date is not None})
+    if not days:
+        return language.text("Study date not given")
+    dates = ", ".join(day.isoformat() for day in days)
+    return language.text("Study date {dates}", dates=dates)
 
-    Raises:
-        DicomError: An image is damaged.
-        LimitError: An image holds more than a limit allows.
-    """
-    return frozenset(
-        Identity(None, None) if is_picture(image) else read_file_identity(image, settings.limits)
-        for image in images
-    )
+
+def say_which(language: Language, which: str, identities: frozenset[Identity]) -> str:
+    """Say over a study's images which of the two it is, and of which day."""
+    said = f"{which} \N{MIDDLE DOT} {say_dates(language, identities)}"
+    return f'<p class="mf-which">{escape_text(said)}</p>'
 
 
 def say_doubts(
@@ -97,6 +94,13 @@ def say_doubts(
                 "By their headers, the prior images are of the same study as the present ones."
             )
         )
+    before, now = (
+        [i.study_date for i in found if i.study_date is not None] for found in (prior, present)
+    )
+    if before and now and max(before) > max(now):
+        doubts.append(
+            language.text("By their headers, the prior images are later than the present ones.")
+        )
     return tuple(doubts)
 
 
@@ -113,10 +117,14 @@ def show_prior(language: Language, prior: Prior, present: frozenset[Identity]) -
         return rendering.card_html(heading, rendering.problem_html(language, prior.problem))
     if prior.frames is None:
         return ""
+    identities = prior.frames.identities
     doubts = "".join(
         f'<p class="mf-doubt" role="alert">{escape_text(doubt)}</p>'
-        for doubt in say_doubts(language, prior.identities, present)
+        for doubt in say_doubts(language, identities, present)
     )
-    which = escape_text(language.text("Prior study: for comparison, not read by the model"))
+    which = language.text("Prior study: for comparison, not read by the model")
+    said = say_which(language, which, identities)
     viewer = prior_html(prior.frames, language.text("Prior study"))
-    return rendering.card_html(heading, f'{doubts}<p class="mf-which">{which}</p>{viewer}')
+    return rendering.card_html(
+        heading, f'<div class="mf-doubts">{doubts}</div>{said}{viewer}' if doubts else said + viewer
+    )

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 SCOPE = "medfuse.reader"
 """Key of a request's scope that holds the name, once the log-in has let it through."""
 
+OWNER = "medfuse.owner"
+"""Key of a request's scope that says whose it is: a reader's, or else a browser's."""
+
 
 def reader_of(request: Union[Request, "gradio.Request"]) -> str:
     """Name the reader who sent a request."""

@@ -19,7 +19,7 @@ from medfuse_serving.answer import Answer
 from medfuse_serving.language import message
 from medfuse_serving.report.inputs import list_inputs
 from medfuse_serving.report.record import Decision, Reading
-from medfuse_serving.report.withhold import PER_FINDING, find_referrals, withhold
+from medfuse_serving.report.withhold import PER_FINDING, find_referrals, is_withheld, withhold
 from medfuse_serving.worklist.records import ReadingStep
 
 PRESENT, ABSENT, UNSURE = message("present"), message("absent"), message("unsure")
@@ -28,6 +28,13 @@ NOTHING_SAID = message("the impression says nothing; answer a question of it, or
 NO_ANSWER = message("there is no answer to decide on; press Predict first")
 NO_REASON = message("an answer that is edited or overridden needs a reason; write it down")
 NO_WORDING = message("an edited answer needs its final wording; write it down, or override it")
+NOTHING_LEFT = message(
+    "every score of this answer is withheld, so there is nothing to accept, edit or override; note "
+    "the referral"
+)
+SOME_LEFT = message(
+    "this answer has a score, so its referral alone cannot be noted; accept, edit or override it"
+)
 TOO_LONG = message("a reading cannot hold so long a text; write less")
 
 
@@ -132,18 +139,26 @@ def decide(
         answer: As the model gave it.
         seen: Its explanations that were shown.
         decision: What becomes of it.
-        wording: What is to stand in its place, or beside it.
-        reason: Why it is edited or overridden.
+        wording: What is to stand in its place, or beside it; not kept of what is accepted.
+        reason: Why it is edited or overridden; likewise.
         reader: Who decides.
 
     Raises:
-        InputError: The reason or the wording that the decision needs is missing, or too long.
+        InputError: The reason or the wording that the decision needs is missing, or too long; or
+            it is none that can be taken on the answer, of which nothing or something is shown.
     """
     wording, reason = wording.strip(), reason.strip()
-    if decision != "accept" and not reason:
+    if decision == "accept":
+        wording = reason = ""  # they were written for another decision
+    if decision in {"edit", "override"} and not reason:
         raise InputError(NO_REASON)
     if decision == "edit" and not wording:
         raise InputError(NO_WORDING)
+    withheld = is_withheld(answer, find_referrals(answer, seen))
+    if withheld and decision != "acknowledge":
+        raise InputError(NOTHING_LEFT)
+    if not withheld and decision == "acknowledge":
+        raise InputError(SOME_LEFT)
     return _go_on(
         step,
         reader=reader,

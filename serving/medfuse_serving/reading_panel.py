@@ -26,12 +26,14 @@ DECISIONS: dict[Decision, str] = {
     "accept": message("Accept"),
     "edit": message("Edit"),
     "override": message("Override"),
+    "acknowledge": message("Referral noted"),
 }
 
 DECIDED: dict[Decision, str] = {
     "accept": message("Kept: the answer was accepted."),
     "edit": message("Kept: the answer was accepted with changes."),
     "override": message("Kept: the answer was overridden."),
+    "acknowledge": message("Kept: the referral was noted."),
 }
 
 
@@ -66,6 +68,7 @@ class Verdict:
     reason: "gradio.Textbox"
     buttons: "dict[Decision, gradio.Button]"
     place: "gradio.HTML"
+    impression: "gradio.HTML"
 
     @property
     def given(self) -> "list[gradio.components.Component]":
@@ -114,15 +117,19 @@ def lay_verdict(labels: Labels) -> Verdict:
     import gradio as gr
 
     with gr.Column(elem_id="decision"):
+        impression = gr.HTML("", elem_id="kept-impression")
         with gr.Row():
             wording = gr.Textbox(lines=2, max_lines=8, max_length=MOST_TEXT)
             labels.put(wording, message("Final wording (needed to edit)"))
             reason = gr.Textbox(lines=2, max_lines=8, max_length=MOST_REASON)
             labels.put(reason, message("Reason (needed to edit or override)"))
         with gr.Row():
-            buttons = {d: labels.put(gr.Button(), text) for d, text in DECISIONS.items()}
+            buttons = {  # page.css shows those that can be taken on what is shown of the answer
+                decision: labels.put(gr.Button(elem_id=f"decide-{decision}"), text)
+                for decision, text in DECISIONS.items()
+            }
         place = gr.HTML("", elem_id="decision-place")
-    return Verdict(wording, reason, buttons, place)
+    return Verdict(wording, reason, buttons, place, impression)
 
 
 def wait_html(language: Language) -> str:
@@ -140,15 +147,37 @@ def decision_html(language: Language, step: ReadingStep | None, *, stored: bool)
         return ""
     said = ""
     if step.decision is not None:
-        said = f"<p data-told><b>{escape_text(language.text(DECIDED[step.decision]))}</b></p>"
+        told = escape_text(language.text(DECIDED[step.decision]))
+        # By the time, the browser tells what was typed since (`web/impression.js`).
+        said = f'<p data-told data-at="{step.decided_at}"><b>{told}</b></p>'
     where = ""
     if not stored:
-        told = language.text(
+        alone = language.text(
             "There is no worklist: your reading stays on this page and in its report, and is gone "
             "with them."
         )
-        where = f'<p class="mf-legend">{escape_text(told)}</p>'
+        where = f'<p class="mf-legend">{escape_text(alone)}</p>'
     return said + where
+
+
+def impression_html(
+    language: Language, questions: Sequence[Question], step: ReadingStep | None
+) -> str:
+    """Show the impression that was kept before the answer; nothing where there is none."""
+    if step is None or step.impression_at is None:
+        return ""
+    names = {question.target: _say_name(language, question) for question in questions}
+    found = "".join(
+        f"<li>{escape_text(names[target])}: {escape_text(language.name(value))}</li>"
+        for target, value in step.findings.items()
+    )
+    heading = escape_text(language.text("Your impression, kept before the answer"))
+    return (
+        f'<section class="mf-kept"><h3>{heading}</h3>'
+        + (f"<ul>{found}</ul>" if found else "")
+        + (f"<p>{escape_text(step.impression)}</p>" if step.impression else "")
+        + "</section>"
+    )
 
 
 def refusal_html(language: Language, problem: str) -> str:
@@ -168,7 +197,7 @@ def clear(impression: Impression, verdict: Verdict) -> Shown:
 
 def clear_verdict(verdict: Verdict) -> Shown:
     """Take away what was decided on another answer."""
-    return {verdict.wording: "", verdict.reason: "", verdict.place: ""}
+    return dict.fromkeys((*verdict.given, verdict.place, verdict.impression), "")
 
 
 def read_findings(questions: Sequence[Question], said: str) -> dict[str, str]:

@@ -42,8 +42,10 @@ def recalibrate(
     provider: Provider = None,
 ) -> None:
     """Fit a bundle's calibration and promises anew on labelled studies of one's own; no torch."""
+    from medfuse.place import check_folder
     from medfuse_serving.predictor import Predictor
 
+    check_folder(out)
     made = recalibrate_bundle(Predictor(bundle, provider), cohort, out, split)
     print_made(made, Console(highlight=False))
 

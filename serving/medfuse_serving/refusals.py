@@ -37,7 +37,10 @@ IMAGES = (
     message("a label map segmentation"),
     message("a radiotherapy dose"),
     message("the file has no pixel data"),
-    message("a PNG or JPEG came where DICOM is expected; the setting image.pictures allows them"),
+    message(
+        "a PNG or JPEG came where DICOM is expected; give the DICOM file that it was made from, or "
+        "use a model that was trained with image.pictures"
+    ),
     message("a picture is damaged ({fault})"),
     message("a picture has {rows} x {columns} pixels; at most {most} are accepted"),
     message("a picture has more than {most} pixels"),

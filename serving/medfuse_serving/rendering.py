@@ -24,6 +24,7 @@ from medfuse_serving.answer import (
     SentenceAnswer,
     TaskAnswer,
     TextAnswer,
+    describe_basis,
     describe_judgement,
     describe_promises,
     describe_reading,
@@ -33,7 +34,7 @@ from medfuse_serving.answer import (
 )
 from medfuse_serving.language import SOURCE, Language, message
 from medfuse_serving.report.record import ReferralRecord
-from medfuse_serving.report.withhold import find_referrals, list_questions, withhold
+from medfuse_serving.report.withhold import find_referrals, is_withheld, list_questions, withhold
 from medfuse_serving.report.words import say_next_step, say_reason, title
 
 WAVE_POINTS = 300
@@ -55,6 +56,9 @@ WORDS = {
     "preset": message("Preset"),
     "level": message("Level"),
     "width": message("Width"),
+    "not-a-number": message("Not taken: type a number, such as -600 or 12.5."),
+    "width-not-positive": message("Not taken: the width must be greater than 0."),
+    "width-below-one": message("Not taken: this window's width must be at least 1."),
     "invert": message("Invert"),
     "zoom": message("zoom"),
     "zoom-in": message("Zoom in"),
@@ -73,6 +77,10 @@ WORDS = {
         "Moves with the present study, by its relative place: not both have a pixel spacing"
     ),
     "apart": message("Moves by itself"),
+    "unkept": message(
+        "What you wrote of this study is not kept yet, and would be lost. Leave the study all the "
+        "same?"
+    ),
     "pair-keys": message(
         "L links the two studies or takes the link off, S gives both the same window."
     ),
@@ -109,14 +117,19 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
         read = (not included or names & included) and not names & excluded
         parts.append(
             f'<section class="mf-section{"" if read else " mf-unread"}">'
-            f"<h4>{escape_text(' and '.join(section.names).capitalize())}"
+            f"<h4>{escape_text(_say_section(language, section.names))}"
             f"{'' if read else unread}</h4>"
             f"<p>{escape_text(body)}</p></section>"
         )
     # A long one scrolls, so keys must reach it.
-    label = escape_text(language.text("The note by sections"))
+    label = escape_text(language.text("The note in its sections"))
     region = f'role="region" aria-label="{label}" tabindex="0"'
     return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
+
+
+def _say_section(language: Language, names: Sequence[str]) -> str:
+    """Say a section's names, which a site's own settings may have added to."""
+    return " / ".join(language.name(name.lower()) for name in names).capitalize()
 
 
 def voice_html(language: Language, data: bytes, limits: Limits) -> str:
@@ -154,12 +167,9 @@ def answer_html(
         answer: Of the model.
         explanations: Of it, as many as there are.
     """
-    referrals = {
-        target: referral
-        for referral in find_referrals(answer, explanations)
-        for target in referral.targets
-    }
-    text = withhold(answer, tuple(referrals.values())).findings_text
+    own = find_referrals(answer, explanations)
+    referrals = {target: referral for referral in own for target in referral.targets}
+    text = withhold(answer, own).findings_text
     used = "".join(_used_html(language, m, m in answer.used) for m in MODALITIES)
     remarks = "".join(
         f"<li><b>{escape_text(title(language, remark.modality))}{language.text('.')}</b> "
@@ -170,10 +180,10 @@ def answer_html(
     model = escape_text(language.text("Model"))
     promises = ""
     if answer.promises is not None:
-        meaning = describe_promises(answer.promises, language)
-        promises = f'<p class="mf-legend">{escape_text(meaning)}</p>'
+        said = (describe_promises(answer.promises, language), describe_basis(answer, language))
+        promises = "".join(f'<p class="mf-legend">{escape_text(s)}</p>' for s in said if s)
     return (
-        f'<div class="mf-answer{" mf-referred" if _is_referred(answer, referrals) else ""}" '
+        f'<div class="mf-answer{" mf-referred" if is_withheld(answer, own) else ""}" '
         f'data-told="{escape_text(_say_answer(language, answer, referrals))}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
@@ -261,13 +271,6 @@ def _used_html(language: Language, modality: Modality, used: bool) -> str:
     said = language.text("used") if used else language.text("not given")
     name = escape_text(title(language, modality))
     return f'<li class="{"mf-used" if used else "mf-absent"}">{name}: {escape_text(said)}</li>'
-
-
-def _is_referred(answer: Answer, referrals: Mapping[str, ReferralRecord]) -> bool:
-    """Say whether nothing is left of an answer that may be shown."""
-    return all(
-        not task.used or set(list_questions(task)) <= set(referrals) for task in answer.tasks
-    )
 
 
 def _task_html(

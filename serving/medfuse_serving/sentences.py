@@ -66,6 +66,23 @@ CHECK_NAMES = (
 )
 
 NAMES = (
+    # of a note's sections
+    message("preamble"),
+    message("examination"),
+    message("indication"),
+    message("history"),
+    message("technique"),
+    message("comparison"),
+    message("medications"),
+    message("allergies"),
+    message("vital signs"),
+    message("physical exam"),
+    message("laboratory"),
+    message("hospital course"),
+    message("impression"),
+    message("recommendation"),
+    message("notification"),
+    message("addendum"),
     # of the known-truth cohort
     message("nodule"),
     message("embolism"),

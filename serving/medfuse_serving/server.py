@@ -1,10 +1,8 @@
 """A bundle in, a running server out: the page and the HTTP door on one port."""
 
 import logging
-import os
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import uvicorn
@@ -19,6 +17,7 @@ from medfuse_serving.login.door import Guard, mount_login
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.uploads import keep_uploads
 from medfuse_serving.worklist.routes import mount_worklist
 from medfuse_serving.worklist.store import Store
 
@@ -77,8 +76,7 @@ def run_server(
         logging.getLogger(library).setLevel(logging.CRITICAL)  # they quote what they read
     # A service manager stops by SIGTERM, which would end the process before uploads are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    with tempfile.TemporaryDirectory(prefix="medfuse-uploads-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
+    with keep_uploads():
         app = build_app(predictor, found, upload_bytes, background, readers, practice)
         Console(highlight=False, soft_wrap=True).print(
             f"medfuse answers on {predictor.provider} at http://{host}:{port}/ "

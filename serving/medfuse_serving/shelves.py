@@ -1,22 +1,24 @@
 """What a page shows in pieces in, an address that nobody can guess out; nothing touches the disk.
 
 A large piece, such as a frame's 16-bit pixels, is not part of the page: the browser asks for it by
-the address of its shelf, which only the page that it was made for has been told. A shelf is held by
-its user's desk alone, and is gone with it.
+the address of its shelf, which only the page that it was made for has been told. That page asks
+first, and whoever asked first is the only one who may. A shelf is held by its user's desk alone,
+and is gone with it.
 """
 
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from medfuse.errors import MedfuseError
 from medfuse_serving.answer import Failure, to_failure, to_json
 from medfuse_serving.api import UNFORESEEN, log_unforeseen, status_of
+from medfuse_serving.reader import OWNER
 
 CONCURRENT = 2
 """Pieces that are made at once; more wait, so that memory is bounded."""
@@ -46,6 +48,7 @@ class Shelves:
 
     def __init__(self) -> None:
         self._shelves: WeakValueDictionary[str, Shelf] = WeakValueDictionary()
+        self._owners: WeakKeyDictionary[Shelf, str] = WeakKeyDictionary()
 
     def put(
         self,
@@ -63,16 +66,22 @@ class Shelves:
         shelf = self._shelves.get(token)
         return shelf if shelf is not None and 0 <= number < shelf.count else None
 
+    def claim(self, shelf: Shelf, owner: str) -> bool:
+        """Tell whether a shelf is somebody's; it is of whom this was first asked."""
+        return self._owners.setdefault(shelf, owner) == owner
+
     def mount(self, app: FastAPI) -> None:
         """Add the route by which pages ask for pieces."""
         makers = anyio.CapacityLimiter(CONCURRENT)
 
         @app.get("/shelves/{token}/{number}", include_in_schema=False)
-        async def give(token: str, number: int) -> Response:
+        async def give(request: Request, token: str, number: int) -> Response:
             shelf = self.find(token, number)
             if shelf is None:
                 gone = Failure(error="NotFound", message="there is no such piece, or not any more")
                 return _fail(404, gone)
+            if not self.claim(shelf, request.scope.get(OWNER, "")):
+                return _fail(403, Failure(error="Forbidden", message="this is another's study"))
             return await anyio.to_thread.run_sync(_make, shelf, number, limiter=makers)
 
 

@@ -7,18 +7,45 @@ frame's stored pixels, or a map's colours as a lossless PNG. `web/viewer.js` mak
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from medfuse.config import PrepareSettings
-from medfuse.data.dicom import FrameSource, choose_frames, list_frames
+from medfuse.config import Limits, PrepareSettings
+from medfuse.data.dicom import (
+    FrameSource,
+    Identity,
+    choose_frames,
+    list_frames,
+    read_file_identity,
+)
 from medfuse.data.grey import LookupTable
-from medfuse.data.viewing import View, ViewingFrame, read_viewing
+from medfuse.data.picture import is_picture
+from medfuse.data.viewing import Plane, View, ViewingFrame, read_viewing
 from medfuse.overlay import OPACITY, Layer, escape_text
-from medfuse_serving.language import Language
+from medfuse_serving.language import Language, message
 from medfuse_serving.shelves import Shelf, Shelves
+
+VIEWS = {
+    "Window": message("Window {number}"),
+    "Table": message("Table {number}"),
+    "Full range": message("Full range"),
+    "Lung": message("Lung"),
+    "Mediastinum": message("Mediastinum"),
+    "Bone": message("Bone"),
+    "Brain": message("Brain"),
+    "Liver": message("Liver"),
+}
+"""How a window or table is said, by its name."""
+
+LENGTHS: Mapping[Plane, str] = {
+    "calibrated": message("{length} mm, calibrated"),
+    "detector": message("{length} mm at the detector"),
+    "film": message("{length} mm on the film"),
+    "unstated": message("{length} mm, plane not stated"),
+}
+"""How a length is said that does not hold in the patient, by where it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +55,12 @@ class Frames:
     Attributes:
         shelf: All of them, in order.
         read: Of each, its number among those that the model reads; None where it does not.
+        identities: Whose study each image says it is part of.
     """
 
     shelf: Shelf
     read: tuple[int | None, ...]
+    identities: frozenset[Identity]
 
 
 def shelve_frames(
@@ -51,7 +80,8 @@ def shelve_frames(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_frame(language, frame, number, read)
 
-    return Frames(_put(images, sources, describe, settings, shelves), read)
+    shelf = _put(language, images, sources, describe, settings, shelves)
+    return Frames(shelf, read, list_identities(images, settings.limits))
 
 
 def shelve_prior(
@@ -68,10 +98,26 @@ def shelve_prior(
     def describe(frame: ViewingFrame, number: int) -> str:
         return describe_prior(language, frame, number, len(sources))
 
-    return Frames(_put(images, sources, describe, settings, shelves), (None,) * len(sources))
+    shelf = _put(language, images, sources, describe, settings, shelves)
+    identities = list_identities(images, settings.limits)
+    return Frames(shelf, (None,) * len(sources), identities)
+
+
+def list_identities(images: Sequence[bytes], limits: Limits) -> frozenset[Identity]:
+    """Read whose study each image says it is part of; a plain picture says nothing.
+
+    Raises:
+        DicomError: An image is damaged.
+        LimitError: An image holds more than a limit allows.
+    """
+    return frozenset(
+        Identity(None, None) if is_picture(image) else read_file_identity(image, limits)
+        for image in images
+    )
 
 
 def _put(
+    language: Language,
     images: Sequence[bytes],
     sources: Sequence[FrameSource],
     describe: Callable[[ViewingFrame, int], str],
@@ -80,7 +126,7 @@ def _put(
 ) -> Shelf:
     def make(number: int) -> bytes:
         frame = read_viewing(images, sources[number], settings.image, settings.limits)
-        return pack_frame(frame, describe(frame, number))
+        return pack_frame(language, frame, describe(frame, number))
 
     return shelves.put(len(sources), make)
 
@@ -115,15 +161,30 @@ def _describe_size(language: Language, frame: ViewingFrame) -> str:
     size = {"columns": columns, "rows": rows}
     if not frame.spacing_mm:
         return language.text("{columns} \N{MULTIPLICATION SIGN} {rows} pixels", **size)
+    tall, wide = frame.spacing_mm
+    spacing = f"{wide:.3g}" if wide == tall else f"{wide:.4g} \N{MULTIPLICATION SIGN} {tall:.4g}"
     return language.text(
-        "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {spacing} mm",
-        spacing=f"{frame.spacing_mm[0]:.3g}",
+        "{columns} \N{MULTIPLICATION SIGN} {rows} pixels of {length}",
+        length=say_length(language, spacing, frame.plane),
         **size,
     )
 
 
-def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
-    """Write a frame as one piece."""
+def say_length(language: Language, length: str, plane: Plane | None) -> str:
+    """Say a length in mm and where it holds."""
+    if plane == "patient":
+        return f"{length} mm"
+    return language.text(LENGTHS[plane or "unstated"], length=length)
+
+
+def pack_frame(language: Language, frame: ViewingFrame, caption: str) -> bytes:
+    """Write a frame as one piece.
+
+    Args:
+        language: Of its words.
+        frame: With its values.
+        caption: What is said of it.
+    """
     rows, columns = frame.values.shape
     header = {
         "rows": rows,
@@ -134,10 +195,11 @@ def pack_frame(frame: ViewingFrame, caption: str) -> bytes:
         "table": None if frame.table is None else _write_table(frame.table),
         "padding": frame.padding,
         "inverted": frame.inverted,
-        "views": [_write_view(view) for view in frame.views],
+        "views": [_write_view(language, view) for view in frame.views],
         "unit": frame.unit,
         "spacing": frame.spacing_mm,
         "caption": caption,
+        "length": say_length(language, "{length}", frame.plane),
     }
     return pack(header, frame.values.tobytes())
 
@@ -186,12 +248,13 @@ def _attributes(frames: Frames, name: str) -> str:
     return f'data-shelf="{frames.shelf.token}" data-read="{json.dumps(frames.read)}"{label}'
 
 
-def _write_view(view: View) -> dict[str, object]:
-    transform = view.transform
+def _write_view(language: Language, view: View) -> dict[str, object]:
+    transform, values = view.transform, {} if view.number is None else {"number": view.number}
+    name = language.text(VIEWS[view.name], **values)
     if isinstance(transform, LookupTable):
-        return {"name": view.name, **_write_table(transform)}
+        return {"name": name, **_write_table(transform)}
     return {
-        "name": view.name,
+        "name": name,
         "center": transform.center,
         "width": transform.width,
         "function": transform.function,

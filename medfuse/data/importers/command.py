@@ -59,6 +59,7 @@ def import_cohort(
     from medfuse.errors import SettingsError, SourceError
     from medfuse.leaks.progress import reading_progress
     from medfuse.leaks.report import PAGE, format_report
+    from medfuse.place import check_folder
 
     if source not in IMPORTERS:
         raise SourceError(f"no source {source!r}; expected {', '.join(IMPORTERS)}")
@@ -82,6 +83,7 @@ def import_cohort(
     except ValidationError as error:
         lines = [f"--{str(e['loc'][0]).replace('_', '-')}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(lines)) from error
+    check_folder(out)
     session = Session(make_pseudonyms(key_file), deidentify)
     importer = IMPORTERS[source]
     cohort = importer.read(folder, options)

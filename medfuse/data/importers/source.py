@@ -174,7 +174,12 @@ def read_rows(table: Path, needed: Iterable[str]) -> Iterator[dict[str, str]]:
                     for name, cell in row.items()
                     if name is not None  # cells beyond the header
                 }
-    except (csv.Error, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{table.name}: not a well-formed CSV table in UTF-8; its text is in another encoding "
+            "(Latin-1 or Windows-1252, perhaps), so save it as UTF-8"
+        ) from error
+    except (csv.Error, EOFError, OSError, zlib.error) as error:
         raise SourceError(
             f"{table.name}: not a well-formed CSV table in UTF-8 ({type(error).__name__})"
         ) from error

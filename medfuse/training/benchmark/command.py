@@ -32,10 +32,12 @@ def benchmark(
     from rich.markdown import Markdown
 
     from medfuse.errors import CohortError
+    from medfuse.place import check_folder
     from medfuse.training.benchmark.options import BenchmarkOptions
     from medfuse.training.benchmark.report import format_benchmarks
     from medfuse.training.benchmark.run import PAGE, run_benchmarks
 
+    check_folder(out)
     options = BenchmarkOptions(
         data=data,
         out=out,

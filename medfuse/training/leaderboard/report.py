@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
 from medfuse.config import Settings
+from medfuse.leaks.report import LeakRecord, describe_overrides
 from medfuse.training.report import table_head, table_row
 from medfuse.trust.answers import AS_GIVEN
 from medfuse.trust.bootstrap import Figure
@@ -63,6 +66,7 @@ class Leaderboard(Settings):
         against_best: Every other contender minus the best.
         against_baseline: Every other contender minus the baseline.
         bayes: The best figure possible by subset, where the cohort's truth is known.
+        leaks: What the check for leaks said of what each contender is trained on.
     """
 
     metric: str
@@ -77,6 +81,7 @@ class Leaderboard(Settings):
     against_best: tuple[Comparison, ...]
     against_baseline: tuple[Comparison, ...]
     bayes: dict[str, Figure]
+    leaks: dict[str, LeakRecord] = Field(default_factory=dict)
 
 
 def format_leaderboard(board: Leaderboard) -> str:
@@ -146,6 +151,9 @@ def _ranking(board: Leaderboard) -> Iterator[str]:
     if AS_GIVEN in board.bayes:
         best = str(board.bayes[AS_GIVEN])
         yield table_row(("", "best possible", best, "", "", "", "", ""))
+    for line in describe_overrides(board.leaks):
+        yield ""
+        yield line
 
 
 def _comparison(name: str, comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from medfuse.config import Settings
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.splits import fold_cohort
 from medfuse.errors import SettingsError
-from medfuse.training.check import check_before
+from medfuse.training.check import check_each
 from medfuse.training.checkpoint import library_versions
 from medfuse.training.features import Features
 from medfuse.training.fit import ask_fitted, choose_device, find_split, fit_model
@@ -64,7 +64,8 @@ def run_leaderboard(
         console: Where progress is shown; nowhere without one.
 
     Raises:
-        CohortError: The table cannot be used, has too few patients, or gives labels away.
+        CohortError: The table cannot be used, has too few patients, or gives labels away to any
+            contender.
         SettingsError: A contender's settings are not valid, or the model's weights are missing.
         TrainingError: Several processes are asked for, or a study or a kept fit cannot be used.
     """
@@ -73,7 +74,7 @@ def run_leaderboard(
         raise SettingsError(f"the baseline {options.baseline} is not among those compared")
     for own in contenders.values():
         require_one(own.fit)
-    check_before(settings, out, console)
+    leaks = check_each(contenders, out, console)
     device = choose_device(settings)
     gathered: dict[str, tuple[Cohort, Features]] = {}
     known: dict[str, tuple[Cohort, Features]] = {}
@@ -108,6 +109,7 @@ def run_leaderboard(
     if console is not None:
         console.print("Comparing")
     board = measure_board(settings, cohort, fits, options.baseline, features.left_out)
+    board = board.model_copy(update={"leaks": leaks})
     plot_leaderboard(out / "leaderboard.png", board)
     plot_by_subset(out / "subsets.png", board)
     (out / TABLE).write_text(format_leaderboard(board), encoding="utf-8")

@@ -38,7 +38,7 @@ def build_objectives(
         fit: How the supervised one leaves modalities out.
         weights: Of each label column's values; empty for none.
     """
-    supervised = SupervisedObjective(settings.supervised, fit, weights)
+    supervised = SupervisedObjective(settings.supervised, fit, weights, len(model.tasks))
     objectives: dict[str, Objective] = {}
     if settings.supervised.weight:
         objectives["supervised"] = supervised

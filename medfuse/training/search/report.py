@@ -6,6 +6,7 @@ from typing import Literal
 import tomlkit
 
 from medfuse.config import Settings
+from medfuse.leaks.report import LeakRecord, describe_overrides
 from medfuse.training.report import table_head, table_row
 from medfuse.training.search.settings import Scalar
 from medfuse.training.settings import TrainSettings
@@ -24,6 +25,7 @@ class TrialRecord(Settings):
         value: The objective; of a pruned trial, when it was pruned.
         epochs: How many were run.
         error: Why it failed.
+        leaks: What the check for leaks said of what it is trained on; None where that was refused.
     """
 
     number: int
@@ -33,6 +35,7 @@ class TrialRecord(Settings):
     epochs: int | None = None
     seconds: float | None = None
     error: str | None = None
+    leaks: LeakRecord | None = None
 
 
 class SearchReport(Settings):
@@ -85,6 +88,10 @@ def _lines(report: SearchReport) -> Iterator[str]:
     for t in best:
         values = (_show(t.values.get(name)) for name in names)
         yield table_row((str(t.number), _show(t.value), str(t.epochs), _show(t.seconds), *values))
+    checked = {f"trial {t.number}": t.leaks for t in report.trials if t.leaks is not None}
+    for line in describe_overrides(checked):
+        yield ""
+        yield line
     failed = [t for t in report.trials if t.error is not None]
     if failed:
         yield ""

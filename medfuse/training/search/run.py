@@ -3,6 +3,8 @@
 import math
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,8 @@ from rich.console import Console
 from medfuse.data.cohort import Cohort, Split
 from medfuse.data.splits import split_cohort
 from medfuse.errors import MedfuseError, SettingsError, TrainingError
-from medfuse.training.check import check_before
+from medfuse.leaks.report import LeakRecord
+from medfuse.training.check import check_each
 from medfuse.training.features import Features
 from medfuse.training.fit import ask_module, choose_device, fit_model
 from medfuse.training.gather import describe_features, gather, thin
@@ -33,7 +36,7 @@ from medfuse.training.search.report import (
     write_toml,
 )
 from medfuse.training.search.settings import SearchSettings
-from medfuse.training.search.space import check_space, put, suggest
+from medfuse.training.search.space import check_space, list_preparations, put, suggest
 from medfuse.training.search.watch import EpochReporter
 from medfuse.training.settings import TrainSettings
 from medfuse.trust.answers import AS_GIVEN, Answers
@@ -46,7 +49,7 @@ RECORD = "search.json"
 TABLE = "search.md"
 BEST = "best.toml"
 
-ERROR, EPOCHS, SECONDS = "error", "epochs", "seconds"
+ERROR, EPOCHS, SECONDS, LEAKS = "error", "epochs", "seconds", "leaks"
 """What is kept beside a trial; one that failed without an error was interrupted."""
 
 
@@ -71,7 +74,9 @@ def run_search(
         console: Where progress is shown; nowhere without one.
 
     Raises:
-        CohortError: The table cannot be used, or gives labels away.
+        CohortError: The table cannot be used, or gives labels away, as it is prepared or by any
+            preparation that may be drawn: all choices and the ends of ranges are checked first.
+            What lies between is checked before its trial, which fails.
         SettingsError: There is nothing to search, or a setting that is not there.
         TrainingError: ``out`` holds another search, several processes are asked for, or a study
             cannot be used.
@@ -80,12 +85,12 @@ def run_search(
         raise SettingsError("the settings have no section [search]")
     check_space(settings.search.space)
     require_one(settings.fit)
-    check_before(settings, out, console)
+    bench = _Bench(settings, out, choose_device(settings), console)
+    bench.check(_name_preparations(settings, settings.search))
     _open(settings, out)
     study = _load(settings, out)
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)
-    bench = _Bench(settings, out, choose_device(settings), console)
     started = time.monotonic()
     while (done := _count_done(study)) < trials:
         if timeout_s is not None and time.monotonic() - started >= timeout_s:
@@ -99,6 +104,17 @@ def run_search(
         )
         _run_trial(study, settings.search, bench)
     return _write(study, settings, out)
+
+
+def _name_preparations(settings: TrainSettings, search: SearchSettings) -> dict[str, TrainSettings]:
+    """Give the settings at all choices of the preparation and at the ends of its ranges."""
+    named = {}
+    for values in list_preparations(search.space):
+        name = ", ".join(f"{path} = {value}" for path, value in values.items())
+        # Those that do not go together are never trained on; a trial that draws them says why.
+        with suppress(SettingsError):
+            named[name or "as they are"] = put(settings, values)
+    return named
 
 
 def _open(settings: TrainSettings, out: Path) -> None:
@@ -145,13 +161,18 @@ def _is_interrupted(trial: FrozenTrial) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
-    """What trials share: where they run, and the features of those that ask for the same ones."""
+    """What trials share: where they run, and the checks and features of those that ask alike."""
 
     settings: TrainSettings
     out: Path
     device: torch.device
     console: Console | None
     gathered: dict[str, tuple[Cohort, Features]] = field(default_factory=dict)
+    checked: dict[str, LeakRecord] = field(default_factory=dict)
+
+    def check(self, runs: Mapping[str, TrainSettings]) -> dict[str, LeakRecord]:
+        """Check what runs are trained on for leaks."""
+        return check_each(runs, self.out, self.console, self.checked)
 
     def gather(self, settings: TrainSettings) -> tuple[Cohort, Features]:
         """Give the cohort, divided and with what is missing on purpose gone, and its features."""
@@ -169,6 +190,8 @@ def _run_trial(study: optuna.Study, search: SearchSettings, bench: _Bench) -> No
     started = time.monotonic()
     try:
         settings = put(bench.settings, suggest(trial, search.space))
+        (leaks,) = bench.check({f"trial {trial.number}": settings}).values()
+        trial.set_user_attr(LEAKS, leaks.model_dump(mode="json"))
         cohort, features = bench.gather(settings)
         measure = partial(_measure, settings, cohort, features)
         by_loss = search.objective == "loss"
@@ -239,6 +262,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     }
     failed: State = "interrupted" if _is_interrupted(trial) else "failed"
     steps = trial.intermediate_values
+    leaks = trial.user_attrs.get(LEAKS)
     value = trial.value if trial.value is not None else steps[max(steps)] if steps else None
     return TrialRecord(
         number=trial.number,
@@ -248,4 +272,5 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         epochs=trial.user_attrs.get(EPOCHS, len(steps)),
         seconds=trial.user_attrs.get(SECONDS),
         error=trial.user_attrs.get(ERROR),
+        leaks=None if leaks is None else LeakRecord.model_validate(leaks),
     )

@@ -1,6 +1,7 @@
 """Searched settings: a trial or its values in, whole settings out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Annotated, Any
 
 import optuna
@@ -53,6 +54,14 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Range | Choices]) -> dict[s
                 path, spec.low, spec.high, step=spec.step, log=spec.log
             )
     return values
+
+
+def list_preparations(space: Mapping[str, Range | Choices]) -> Iterator[dict[str, Scalar]]:
+    """Give the searched settings of the preparation: all choices, and the ends of each range."""
+    own = {path: spec for path, spec in space.items() if path.split(".")[0] == "prepare"}
+    ends = (s.choices if isinstance(s, Choices) else (s.low, s.high) for s in own.values())
+    for values in product(*ends):
+        yield dict(zip(own, values, strict=True))
 
 
 def put(settings: TrainSettings, values: Mapping[str, Scalar]) -> TrainSettings:

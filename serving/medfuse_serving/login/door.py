@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import anyio
 from fastapi import FastAPI
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -18,14 +17,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from medfuse_serving.answer import Failure, to_json
 from medfuse_serving.language import Language
 from medfuse_serving.login.accounts import MOST_CHARACTERS, Accounts
-from medfuse_serving.login.form import choose_language, login_html
+from medfuse_serving.login.form import (
+    NAME_CHARACTERS,
+    choose_language,
+    login_html,
+    say_ended,
+    say_refused,
+)
 from medfuse_serving.login.lockout import Lockout
 from medfuse_serving.login.sessions import LONGEST_S, Sessions
 from medfuse_serving.reader import SCOPE
 
 COOKIE = "medfuse-session"
+LANGUAGE_COOKIE = "medfuse-language"
+"""By which the page keeps its reader's language (`web/language.js`)."""
+
+LANGUAGE_S = 365 * 24 * 3600
+ENDED = "/login?ended"
+"""Where those go whose session is over, in which it is said to them."""
+
 OPEN = frozenset({"/login", "/healthz", "/readyz", "/web/login.css"})
 """Paths that need no log-in: nothing of a study is behind them."""
+
+UNATTENDED = "medfuse-unattended"
+"""A header of what a page asks by itself, while its reader may be anywhere."""
+
+HEARTBEAT = "/gradio_api/heartbeat/"
+"""What Gradio asks by itself."""
 
 FORM_BYTES = 8 * 1024
 
@@ -79,7 +97,9 @@ class RequireLogin:
             await send({"type": "websocket.close", "code": 1008})
             return
         request = Request(scope)
-        name = self.guard.sessions.find(request.cookies.get(COOKIE, ""), self.guard.now_s())
+        token = request.cookies.get(COOKIE, "")
+        used = UNATTENDED not in request.headers and HEARTBEAT not in scope["path"]
+        name = self.guard.sessions.find(token, self.guard.now_s(), used=used)
         if name is None and "authorization" in request.headers:
             name_or_wait = await self._check_basic(request)
             if isinstance(name_or_wait, float):
@@ -87,7 +107,7 @@ class RequireLogin:
                 return
             name = name_or_wait
         if name is None:
-            response = _ask_in(request.headers)
+            response = _ask_in(request)
             await response(scope, receive, send)
             return
         await self.app({**scope, SCOPE: name}, receive, send)
@@ -110,7 +130,9 @@ def mount_login(app: FastAPI, guard: Guard) -> None:
 
     @app.get("/login", include_in_schema=False)
     async def show(request: Request) -> Response:
-        return HTMLResponse(login_html(_language(request)))
+        language = _language(request)
+        problem = say_ended(language) if "ended" in request.query_params else ""
+        return _keep_language(HTMLResponse(login_html(language, problem)), request)
 
     @app.post("/login", include_in_schema=False)
     async def log_in(request: Request) -> Response:
@@ -126,9 +148,10 @@ def mount_login(app: FastAPI, guard: Guard) -> None:
         if wait is not None:
             status = HTTPStatus.TOO_MANY_REQUESTS if wait > 0 else HTTPStatus.UNAUTHORIZED
             headers = {"Retry-After": f"{wait:.0f}"} if wait > 0 else {}
-            return HTMLResponse(login_html(language, wait), int(status), headers)
+            written = login_html(language, say_refused(language, wait), name[:NAME_CHARACTERS])
+            return HTMLResponse(written, int(status), headers)
         guard.sessions.end(request.cookies.get(COOKIE, ""))
-        response = RedirectResponse("/", HTTPStatus.SEE_OTHER)
+        response = _keep_language(RedirectResponse("/", HTTPStatus.SEE_OTHER), request)
         response.set_cookie(
             COOKIE,
             guard.sessions.begin(name, guard.now_s()),
@@ -153,13 +176,15 @@ def mount_login(app: FastAPI, guard: Guard) -> None:
     app.user_middleware.append(Middleware(RequireLogin, guard=guard))
 
 
-def _ask_in(headers: Headers) -> Response:
+def _ask_in(request: Request) -> Response:
     """Send a person to the log-in page, and tell a program to log in."""
+    headers = request.headers
     if "text/html" in headers.get("accept", "") and headers.get("sec-fetch-mode") in {
         None,
         "navigate",
     }:
-        return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+        place = ENDED if COOKIE in request.cookies else "/login"
+        return RedirectResponse(place, HTTPStatus.SEE_OTHER)
     return _refuse(0.0, browser="sec-fetch-mode" in headers)
 
 
@@ -192,5 +217,20 @@ def _address(request: Request) -> str:
 
 def _language(request: Request) -> Language:
     return choose_language(
-        request.query_params.get("language"), request.headers.get("accept-language", "")
+        request.query_params.get("language"),
+        request.cookies.get(LANGUAGE_COOKIE),
+        request.headers.get("accept-language", ""),
     )
+
+
+def _keep_language(response: Response, request: Request) -> Response:
+    """Have the browser keep the language that was asked for: the page's is then the same."""
+    if "language" in request.query_params:
+        response.set_cookie(
+            LANGUAGE_COOKIE,
+            _language(request).code,
+            max_age=LANGUAGE_S,
+            samesite="strict",
+            secure=request.url.scheme == "https",
+        )
+    return response

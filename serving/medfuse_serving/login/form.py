@@ -4,39 +4,56 @@ from html import escape
 
 from medfuse.bundle import NOTICE
 from medfuse_serving.language import ENGLISH, LANGUAGES, OWN_NAMES, Language, find_language
+from medfuse_serving.login.accounts import MOST_CHARACTERS
+
+NAME_CHARACTERS = 64
+"""Of an account's name, at most."""
 
 
-def choose_language(asked: str | None, accepted: str) -> Language:
+def choose_language(asked: str | None, kept: str | None, accepted: str) -> Language:
     """Choose the page's language.
 
     Args:
         asked: Its code, by a link of the page.
+        kept: Its code, by what was chosen before.
         accepted: The browser's ``Accept-Language`` (RFC 9110, 12.5.4), the wanted one first.
     """
-    if asked in LANGUAGES:
-        return find_language(str(asked))
+    for chosen in (asked, kept):
+        if chosen in LANGUAGES:
+            return find_language(str(chosen))
     first = accepted.partition(",")[0].partition(";")[0].strip().lower()
     code = first.partition("-")[0]
     return find_language(code) if code in LANGUAGES else ENGLISH
 
 
-def login_html(language: Language, wait_s: float | None = None) -> str:
+def say_refused(language: Language, wait_s: float) -> str:
+    """Say why a try failed, and how long the next must wait."""
+    if wait_s > 0:
+        return language.text(
+            "Too many wrong passwords. Try again in {minutes} minutes.",
+            minutes=max(1, round(wait_s / 60)),
+        )
+    return language.text("The name or the password is wrong.")
+
+
+def say_ended(language: Language) -> str:
+    """Say why a page that was open is not there any more."""
+    return language.text(
+        "You are no longer logged in, so the page was closed and nothing of the study is left on "
+        "it. Log in again to go on."
+    )
+
+
+def login_html(language: Language, problem: str = "", name: str = "") -> str:
     """Write the page.
 
     Args:
         language: The reader's.
-        wait_s: None before a try; after a failed one how long the next must wait.
+        problem: What there is to say, in that language.
+        name: That was typed before; the password is then typed first.
     """
-    problem = ""
-    if wait_s is not None and wait_s > 0:
-        said = language.text(
-            "Too many wrong passwords. Try again in {minutes} minutes.",
-            minutes=max(1, round(wait_s / 60)),
-        )
-        problem = f'<p class="problem" role="alert">{escape(said)}</p>'
-    elif wait_s is not None:
-        said = language.text("The name or the password is wrong.")
-        problem = f'<p class="problem" role="alert">{escape(said)}</p>'
+    if problem:
+        problem = f'<p class="problem" role="alert">{escape(problem)}</p>'
     heading = escape(language.text("Log in"))
     others = " \N{MIDDLE DOT} ".join(
         f'<a href="login?language={code}" lang="{LANGUAGES[code]}">{escape(OWN_NAMES[code])}</a>'
@@ -51,9 +68,9 @@ def login_html(language: Language, wait_s: float | None = None) -> str:
         f'<form method="post" action="login?language={language.code}"><h2>{heading}</h2>{problem}'
         f'<label for="name">{escape(language.text("Name"))}</label>'
         '<input id="name" name="name" autocomplete="username" autocapitalize="none" required '
-        'maxlength="64" autofocus>'
+        f'maxlength="{NAME_CHARACTERS}" value="{escape(name)}"{"" if name else " autofocus"}>'
         f'<label for="password">{escape(language.text("Password"))}</label>'
         '<input id="password" name="password" type="password" autocomplete="current-password" '
-        'required maxlength="256">'
+        f'required maxlength="{MOST_CHARACTERS}"{" autofocus" if name else ""}>'
         f"<button>{heading}</button></form><p>{others}</p></main></body></html>"
     )

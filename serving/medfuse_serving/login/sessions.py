@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 
 IDLE_S = 3600.0
-"""A session ends when nothing was asked in it for this long,"""
+"""A session ends when its reader did nothing for this long,"""
 
 LONGEST_S = 12 * 3600.0
 """and in any case after this."""
@@ -35,13 +35,20 @@ class Sessions:
         self._sessions[_hash(token)] = _Session(name, now_s, now_s)
         return token
 
-    def find(self, token: str, now_s: float) -> str | None:
-        """Give the name of whose session it is, and count this as asking; None where it ended."""
+    def find(self, token: str, now_s: float, *, used: bool = True) -> str | None:
+        """Give the name of whose session it is; None where it ended.
+
+        Args:
+            token: Of the session.
+            now_s: On the clock that it began by.
+            used: Whether its reader is there; not so where a page asks by itself.
+        """
         session = self._sessions.get(_hash(token))
         if session is None or _has_ended(session, now_s):
             self.end(token)
             return None
-        session.last_s = now_s
+        if used:
+            session.last_s = now_s
         return session.name
 
     def end(self, token: str) -> None:

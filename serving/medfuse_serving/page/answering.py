@@ -15,10 +15,13 @@ from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
+    Handler,
     Room,
     answering,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.report.record import Decision
@@ -49,6 +52,11 @@ def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     return reading_panel.decision_html(desk.language, step, stored=stored)
 
 
+def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
+    """Show the impression that was kept before the answer."""
+    return reading_panel.impression_html(desk.language, room.questions, step)
+
+
 def answer_study(
     room: Room, changed: Callable[[], bool], desk: Desk, step: ReadingStep, reader: str
 ) -> Shown:
@@ -73,6 +81,7 @@ def answer_study(
         shown[parts.controls.target] = chosen
     shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
     shown[parts.verdict.place] = show_decision(room, desk, step)
+    shown[parts.verdict.impression] = show_impression(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
@@ -124,8 +133,9 @@ def decide(
     reason: str,
     reader: str,
 ) -> Shown:
-    """Keep what the reader decides on the answer."""
-    desk = edit_note(desk, text, laid)
+    """Keep what the reader decides on the answer, unless the note is another by now."""
+    if edit_note(desk, text, laid) is not desk:
+        return take_away(room, desk.language)
     if desk.answer is None or step is None:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
@@ -133,13 +143,30 @@ def decide(
     step = keep(room, decided)
     row = desk.row and desk.row.model_copy(update={"status": Status.READ})
     parts = room.parts
-    return {
+    shown: Shown = {
         parts.states.read: step,
         parts.verdict.place: show_decision(room, desk, step),
         parts.worklist.place: list_html(desk.language, row),
         parts.states.report: None,
         parts.report.place: "",
     }
+    if decision == "accept":  # nothing of them was kept
+        shown |= dict.fromkeys(parts.verdict.given, "")
+    return shown
+
+
+def noting(handle: Handler, place: int) -> Handler:
+    """Take down of which note an answer is asked, from that place of what a handler is given.
+
+    What heard of the note being left is told by it that what is said is of that note: the desk that
+    it was given may be from before the answer.
+    """
+
+    def handle_noted(changes: Changes, *values: object) -> Shown:
+        changes.asked = values[place : place + 2]
+        return handle(changes, *values)
+
+    return handle_noted
 
 
 def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
@@ -147,7 +174,8 @@ def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk)
     import gradio as gr
 
     changed = changes.since()
-    desk = edit_note(desk, text, laid)
+    if edit_note(desk, text, laid) is not desk:
+        return take_away(room, desk.language)
     if desk.answer is None:
         return {room.parts.reach: gr.skip()}
     others = room.explainer.read_others()
@@ -192,7 +220,7 @@ def connect_answering(room: Room) -> None:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
     parts.given.ask.click(
-        naming(answering(tell(room, predict))),
+        naming(noting(answering(tell(room, predict)), 0)),
         [states.changes, *typed, states.desk],
         answered,
         concurrency_limit=2,
@@ -200,7 +228,7 @@ def connect_answering(room: Room) -> None:
     )
     tell_impression = tell_in(impression.place, refuse_reading)
     impression.keep.click(
-        naming(answering(tell_impression(partial(keep_impression, room)))),
+        naming(noting(answering(tell_impression(partial(keep_impression, room))), 1)),
         [states.changes, impression.keep, *typed, states.desk, impression.text],
         answered,
         js=reading_panel.TAKE_SAID,
@@ -212,7 +240,14 @@ def connect_answering(room: Room) -> None:
         button.click(
             naming(tell_decision(partial(decide, room, decision))),
             [*typed, states.desk, states.read, *verdict.given],
-            [states.read, verdict.place, parts.worklist.place, states.report, parts.report.place],
+            [
+                states.read,
+                *parts.decided,
+                parts.worklist.place,
+                states.report,
+                *list_said(parts),
+            ],
+            show_progress_on=verdict.place,
             **UNQUEUED,
         )
 
@@ -222,7 +257,8 @@ def connect_answering(room: Room) -> None:
     found = parts.report.explore.click(
         tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
         [states.changes, *typed, states.desk],
-        [states.reaches, parts.reach],
+        [states.reaches, *list_said(parts)],
+        show_progress_on=parts.reach,
         concurrency_limit=1,
         **QUIET,
     )

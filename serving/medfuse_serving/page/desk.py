@@ -1,11 +1,14 @@
 """What one user has laid out in; the same with a part given, changed or taken away out."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from medfuse.config import PrepareSettings
+from medfuse.config import Limits, PrepareSettings
+from medfuse.data.dicom import Identity, list_frames
 from medfuse.data.note import decode_note
+from medfuse.data.prepare import check_identities, read_identities
 from medfuse.data.studies import read_file
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
@@ -21,6 +24,21 @@ from medfuse_serving.worklist.records import StudyRow
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """An image that cannot be used.
+
+    Attributes:
+        number: Among those that were given with it, from 1; its file's name is kept nowhere.
+        count: How many those are.
+        reason: An error's message, in English.
+    """
+
+    number: int
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Desk:
     """What one user has laid out.
 
@@ -30,6 +48,8 @@ class Desk:
             bytes are sent, so that their encoding is reported.
         frames: Its images' frames, for the viewer; None where there are none.
         problem: Why the images can't be shown.
+        refused: Which of those that were given last cannot be used; the study is without them, or
+            else there is a problem.
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
@@ -48,6 +68,7 @@ class Desk:
     note_text: str = ""
     frames: Frames | None = None
     problem: str = ""
+    refused: tuple[Refused, ...] = ()
     opened: int | None = None
     row: StudyRow | None = None
     since: datetime | None = None
@@ -81,12 +102,64 @@ def lay_images(
     """
     check_size(images)
     study = replace(desk.study, images=images)
-    desk = clear_answer(replace(desk, study=study))
+    desk = clear_answer(replace(desk, study=study, refused=()))
     try:
         frames = shelve_frames(desk.language, images, settings, shelves) if images else None
     except InputError as error:
-        return replace(desk, frames=None, problem=str(error))
+        refused = tuple(_find_refused(images, settings))
+        return replace(desk, frames=None, problem=str(error), refused=refused)
     return replace(desk, frames=frames, problem="")
+
+
+def take_images(
+    desk: Desk, paths: Sequence[str], settings: PrepareSettings, shelves: Shelves
+) -> Desk:
+    """Take up images, but for those that cannot be read or are of another patient or study.
+
+    Raises:
+        InputError: They are too many or too large together; the desk stays as it is.
+    """
+    limits = settings.limits
+    images, refused = list(desk.study.images), []
+    known = _list_identities(desk.study, limits)
+    for number, path in enumerate(paths, 1):
+        try:
+            image = take_up(path, limits.file_bytes)
+            _check_image(image, settings)
+            own = tuple(read_identities(Study(images=(image,)), limits))
+            check_identities((*known, *own))
+        except InputError as error:
+            refused.append(Refused(number, len(paths), str(error)))
+            continue
+        known += own
+        images.append(image)
+    laid = lay_images(desk, tuple(images), settings, shelves)
+    if laid.problem:
+        if desk.problem:
+            return laid
+        raise InputError(laid.problem)
+    return replace(laid, refused=tuple(refused))
+
+
+def _check_image(image: bytes, settings: PrepareSettings) -> None:
+    list_frames([image], settings.image, settings.limits)
+
+
+def _find_refused(images: Sequence[bytes], settings: PrepareSettings) -> Iterator[Refused]:
+    """Find which images can't be read, each alone."""
+    for number, image in enumerate(images, 1):
+        try:
+            _check_image(image, settings)
+        except InputError as error:
+            yield Refused(number, len(images), str(error))
+
+
+def _list_identities(study: Study, limits: Limits) -> tuple[Identity, ...]:
+    """List whose a study's parts say that they are; nothing of one that can't be read."""
+    try:
+        return tuple(read_identities(study, limits))
+    except InputError:  # said where the part is shown
+        return ()
 
 
 def check_size(images: tuple[bytes, ...]) -> None:

@@ -1,6 +1,9 @@
 """What one user has laid out in, HTML for the page out; why a part is not there where it is not."""
 
+from collections.abc import Sequence
+
 from medfuse.config import PrepareSettings
+from medfuse.data.studies import StudyFiles
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import rendering
@@ -8,29 +11,83 @@ from medfuse_serving.dictation_view import dictated_html
 from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
-from medfuse_serving.prior import Prior, list_identities, show_prior
+from medfuse_serving.prior import Prior, say_dates, say_which, show_prior
 from medfuse_serving.report.withhold import find_referrals, list_withheld
 from medfuse_serving.viewer import viewer_html
+
+
+def show_which(desk: Desk, examples: Sequence[StudyFiles]) -> str:
+    """Say which study lies on the page: its name, its date, and whose its headers say it is.
+
+    It is for the reader's eyes: no title, address, log or file has any of it.
+    """
+    language = desk.language
+    if desk.row is not None:
+        name = desk.row.label
+    elif desk.opened is not None:
+        name = language.text("Example {name}", name=examples[desk.opened].name)
+    elif desk.study.images or desk.study.note is not None or desk.study.voice is not None:
+        name = language.text("Files given here")
+    else:
+        return ""
+    identities = frozenset() if desk.frames is None else desk.frames.identities
+    facts = [say_dates(language, identities)] if identities else []
+    patients = sorted({i.patient_id for i in identities if i.patient_id is not None})
+    if patients:
+        facts.append(language.text("Patient ID {patients}", patients=", ".join(patients)))
+    if len(patients) > 1:
+        facts.append(language.text("The headers name more than one patient."))
+    label = escape_text(language.text("The study on the page"))
+    said = f"<b>{escape_text(name)}</b>"
+    said += "".join(f"<span>{escape_text(fact)}</span>" for fact in facts)
+    return f'<div class="mf-open" role="group" aria-label="{label}">{said}</div>'
 
 
 def show_image(desk: Desk) -> str:
     """Show the image in the viewer, or why there is none."""
     language = desk.language
+    refused = refused_html(desk)
     if desk.problem:
-        body = rendering.problem_html(language, desk.problem)
+        body = "" if refused else rendering.problem_html(language, desk.problem)
     elif desk.frames is None:
         body = rendering.empty_html(language.text("No image given."))
     else:
         name = language.text("Present study")
-        which = escape_text(language.text("Present study: what the answer is about"))
-        body = f'<p class="mf-which">{which}</p>{viewer_html(desk.frames, name)}'
-    return rendering.card_html(language.text("Image"), body)
+        which = language.text("Present study: what the answer is about")
+        said = say_which(language, which, desk.frames.identities)
+        body = said + viewer_html(desk.frames, name)
+    return rendering.card_html(language.text("Image"), refused + body)
 
 
-def show_prior_of(desk: Desk, prior: Prior, settings: PrepareSettings) -> str:
+def refused_html(desk: Desk) -> str:
+    """Say which images cannot be used and why, and what their giver may do; nothing of none."""
+    language = desk.language
+    numbers: dict[str, list[int]] = {}
+    for image in desk.refused:
+        numbers.setdefault(image.reason, []).append(image.number)
+    if not numbers:
+        return ""
+    said = "".join(
+        rendering.problem_html(
+            language,
+            reason,
+            language.text(
+                "Image {numbers} of {count} given cannot be used.",
+                numbers=", ".join(map(str, own)),
+                count=desk.refused[0].count,
+            ),
+        )
+        for reason, own in numbers.items()
+    )
+    advice = [language.text("Give each image as the DICOM file that the archive (PACS) has of it.")]
+    if desk.frames is not None:
+        advice.append(language.text("The other images were taken."))
+    return f'{said}<p class="mf-legend">{escape_text(" ".join(advice))}</p>'
+
+
+def show_prior_of(desk: Desk, prior: Prior) -> str:
     """Show an earlier study beside the one on a desk; nothing where none is given."""
-    given = desk.frames is not None and prior.frames is not None
-    present = list_identities(desk.study.images, settings) if given else frozenset()
+    present = frozenset() if desk.frames is None else desk.frames.identities
     return show_prior(desk.language, prior, present)
 
 

@@ -12,7 +12,7 @@ from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.page.answering import show_found_after
 from medfuse_serving.page.desk import Desk, edit_note, list_read
 from medfuse_serving.page.desk_view import show_answer
-from medfuse_serving.page.room import UNQUEUED, Room, changing, find_language_of
+from medfuse_serving.page.room import UNQUEUED, Room, find_language_of, list_said, take_away
 from medfuse_serving.telling import Shown, tell_steps_in
 
 
@@ -53,13 +53,15 @@ def explain(
 ) -> Iterator[Shown]:
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
     parts = room.parts
-    changed = changes.since()
-    desk = edit_note(desk, text, laid)
+    ended, another = changes.explain()
+    if edit_note(desk, text, laid) is not desk:
+        yield take_away(room, desk.language)
+        return
     if room.practice.read_first and desk.answer is None:
         raise InputError("an explanation comes after the answer; press Predict first")
     language = desk.language
     steps = explanation_panel.explain(
-        language, room.explainer, desk.study, target, method, baseline, band, changed
+        language, room.explainer, desk.study, target, method, baseline, band, ended
     )
     for step in steps:
         if isinstance(step, str):
@@ -88,8 +90,14 @@ def explain(
         if desk.answer is not None:
             shown[parts.answer] = show_answer(desk)
         yield shown | show_explanation(room, desk)
-    if changed():  # what was sent meanwhile may lie over what took its place
+    if ended() and not another():  # what was sent meanwhile may lie over what took its place
         yield clear_explanation(room)
+
+
+def stop(room: Room, changes: Changes) -> Shown:
+    """End the explanation that is under way, and take away what is shown of it."""
+    changes.stop()
+    return clear_explanation(room)
 
 
 def connect_explaining(room: Room) -> None:
@@ -105,19 +113,11 @@ def connect_explaining(room: Room) -> None:
     ended = controls.ask.click(
         tell_steps(partial(explain, room)),
         [*parts.given.typed, states.desk, states.changes, *controls.choices],
-        [
-            states.desk,
-            parts.answer,
-            states.report,
-            parts.report.place,
-            parts.reach,
-            *parts.explained,
-        ],
+        [states.desk, states.report, *list_said(parts)],
         concurrency_limit=2,
+        trigger_mode="multiple",  # or one that has not ended yet would take no notice of the next
         api_visibility="private",
         show_progress="hidden",
     )
     show_found_after(room, ended)
-    controls.stop.click(
-        changing(lambda: clear_explanation(room)), states.changes, parts.explained, **UNQUEUED
-    )
+    controls.stop.click(partial(stop, room), states.changes, parts.explained, **UNQUEUED)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from medfuse.data.studies import read_study
 from medfuse.errors import InputError
@@ -18,8 +19,8 @@ from medfuse_serving.page.desk import (
     check_size,
     clear_answer,
     edit_note,
-    lay_images,
     lay_out,
+    take_images,
     take_up,
     write_down,
 )
@@ -29,6 +30,7 @@ from medfuse_serving.page.desk_view import (
     show_note,
     show_prior_of,
     show_voice,
+    show_which,
 )
 from medfuse_serving.page.room import (
     QUIET,
@@ -38,7 +40,9 @@ from medfuse_serving.page.room import (
     answering,
     changing,
     find_language_of,
+    list_said,
     naming,
+    take_away,
     tell,
 )
 from medfuse_serving.prior import Prior, lay_prior, show_prior
@@ -59,6 +63,7 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
+        parts.which: show_which(desk, room.examples),
         parts.given.note: desk.note_text,
         parts.given.laid: desk.form,
         evidence.image: show_image(desk),
@@ -84,12 +89,18 @@ def clear_all(room: Room, desk: Desk) -> Shown:
     )
 
 
-def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str) -> Shown:
-    """Open an example."""
-    if index is None:
-        return show_study(room, Desk(desk.language)) | clear_prior(room)
-    if index == edit_note(desk, text, laid).opened:  # Gradio tells of one choice twice
-        return {room.parts.states.desk: desk}
+def open_example(
+    room: Room, changes: Changes, index: int | None, desk: Desk, text: str, laid: str
+) -> Shown:
+    """Open an example, where another one is chosen.
+
+    Gradio tells of one choice twice, and of none whenever the list is left without one.
+    """
+    import gradio as gr
+
+    if index is None or index == edit_note(desk, text, laid).opened:
+        return {room.parts.given.laid: gr.skip()}
+    changes.count += 1
     study = read_study(room.examples[index], room.settings.limits)
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
@@ -112,12 +123,18 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, rea
 def add_images(
     room: Room, paths: list[str], desk: Desk, text: str, laid: str, prior: Prior
 ) -> Shown:
-    """Add images to the study."""
-    added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
-    images = desk.study.images + added
-    desk = lay_images(edit_note(desk, text, laid), images, room.settings, room.shelves)
-    beside = show_prior_of(desk, prior, room.settings)
+    """Add images to the study; where none can be used, it stays as it is, with what was said."""
     parts = room.parts
+    before, desk = desk, edit_note(desk, text, laid)
+    desk = take_images(desk, paths, room.settings, room.shelves)
+    if desk.study == before.study:
+        told = replace(before, refused=desk.refused)
+        return {
+            parts.states.desk: told,
+            parts.evidence.image: show_image(told),
+            parts.given.images: None,
+        }
+    beside = show_prior_of(desk, prior)
     return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
 
 
@@ -129,7 +146,7 @@ def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
     parts = room.parts
     return {
         parts.states.prior: prior,
-        parts.evidence.prior: show_prior_of(desk, prior, room.settings),
+        parts.evidence.prior: show_prior_of(desk, prior),
         parts.given.prior_images: None,
     }
 
@@ -165,19 +182,14 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
 
 
 def retype(room: Room, desk: Desk) -> Shown:
-    """Take away what was said of the note as it was, while it is typed."""
-    parts = room.parts
-    cleared: Shown = {
-        parts.answer: show_answer(Desk(desk.language)),
-        parts.report.place: "",
-        parts.reach: "",
-    }
-    return cleared | explanation_panel.clear(parts.controls, parts.maps)
+    """Take away what was said of the note as it was, while it is changed."""
+    return take_away(room, desk.language)
 
 
 def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
-    """Show the note once it is typed, unless what ended that opened another study.
+    """Show the note once it is left, unless what ended that opened another study.
 
+    What was said of the note as it was goes, if it has not gone yet.
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
@@ -188,7 +200,11 @@ def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) 
     if edited is desk:  # left without a change: its map stays
         return {place: gr.skip()}
     shown = show_note(edited, room.settings)
-    return {place: gr.skip() if changed() else shown}
+    if changed():
+        return {place: gr.skip()}
+    if changes.asked == (text, laid):  # what is said, or will be, is of this note
+        return {place: shown}
+    return take_away(room, desk.language) | {place: shown}
 
 
 def connect_giving(room: Room) -> None:
@@ -196,7 +212,7 @@ def connect_giving(room: Room) -> None:
     parts, given, states = room.parts, room.parts.given, room.parts.states
     changes, desk = states.changes, states.desk
     given.example.input(
-        changing(tell(room, open_example)),
+        tell(room, open_example),
         [changes, given.example, desk, *given.typed],
         [*parts.study, *parts.prior],
         **QUIET,
@@ -259,23 +275,29 @@ def _connect_prior(room: Room) -> None:
 
 
 def _connect_note(room: Room) -> None:
-    """Connect the note: what was said of it before is gone at the first key, and stays gone."""
-    parts, note, desk = room.parts, room.parts.given.note, room.parts.states.desk
-    emptied = [parts.answer, parts.report.place, parts.reach, *parts.explained]
+    """Connect the note: what was said of it before is gone at the first change, and stays gone.
+
+    Gradio's own event comes when something is typed, and not when it is pasted, cut, deleted or
+    undone; `web/note.js` hears of all, and presses a button.
+    """
+    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
+    emptied = list_said(parts)
     rest = [""] * (len(emptied) - 1)
     cleared = json.dumps(
         {code: [show_answer(Desk(find_language(code))), *rest] for code in LANGUAGES}
     )
-    note.input(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **UNSEEN)
-    note.input(
+    each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
+    given.changed.click(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **each)
+    given.changed.click(
         changing(partial(retype, room)),
         [parts.states.changes, desk],
         emptied,
-        **(UNSEEN | {"queue": False}),
+        **(each | {"queue": False}),
     )
-    note.blur(
+    given.note.blur(
         partial(retype_note, room),
-        [parts.states.changes, *parts.given.typed, desk],
-        parts.evidence.note,
+        [parts.states.changes, *given.typed, desk],
+        [parts.evidence.note, *emptied],
+        show_progress_on=parts.evidence.note,
         **UNQUEUED,
     )

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.staticfiles import StaticFiles
 
@@ -17,6 +18,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.page.answering import connect_answering
 from medfuse_serving.page.explaining import connect_explaining
 from medfuse_serving.page.giving import connect_giving
+from medfuse_serving.page.owning import OwnSessions
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.page.reporting import connect_reporting
@@ -34,7 +36,17 @@ FORGET_S = 600
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
 
-SCRIPTS = ("words", "viewer", "reader", "worklist", "impression", "evidence", "report", "telling")
+SCRIPTS = (
+    "words",
+    "viewer",
+    "reader",
+    "worklist",
+    "note",
+    "impression",
+    "evidence",
+    "report",
+    "telling",
+)
 """The page's own modules, in `web`."""
 
 
@@ -59,6 +71,8 @@ def mount_page(
     async def tell_reader(request: Request) -> dict[str, str]:
         return {"name": reader_of(request)}
 
+    # Innermost, so that it is known who is logged in.
+    app.user_middleware.append(Middleware(OwnSessions))
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
@@ -113,16 +127,24 @@ def build_page(
         connect_explaining(room)
         connect_reporting(room)
         connect_turning(room, page)
-        page.unload(_forget_soon(page))
+        page.unload(_forget_soon(page, parts.states.changes))
     return page
 
 
-def _forget_soon(page: "gradio.Blocks") -> "Callable[[gradio.Request], None]":
-    """Make the handler that lets go of a user's study once their page is closed."""
+def _forget_soon(
+    page: "gradio.Blocks", changes: "gradio.State"
+) -> "Callable[[gradio.Request], None]":
+    """Make the handler that lets go of a user's study once their page is closed.
+
+    What is under way on it ends at once: nobody will see it, and others may wait.
+    """
     import gradio as gr
 
     def forget(request: gr.Request) -> None:
-        session, closed = request.session_hash or "", datetime.now()  # as Gradio counts
+        session = request.session_hash or ""
+        if session in page.state_holder:
+            page.state_holder[session][changes._id].count += 1
+        closed = datetime.now()  # as Gradio counts, for which what was just done is a use
 
         def let_go() -> None:
             states = page.state_holder

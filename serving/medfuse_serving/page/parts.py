@@ -1,4 +1,4 @@
-"""The parts of the page in their places: what is given on the left, what is shown on the right."""
+"""The parts of the page in their places: what is given, the answer, and the image beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,8 @@ class Given:
     """Where a study is opened or its parts are given.
 
     ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
-    that is sent with it is known to be that study's.
+    that is sent with it is known to be that study's. Nor is ``changed``, which is pressed by
+    `web/note.js` when the note is changed.
     """
 
     example: "gradio.Dropdown"
@@ -67,6 +68,7 @@ class Given:
     clear_prior: "gradio.Button"
     note: "gradio.Textbox"
     laid: "gradio.Textbox"
+    changed: "gradio.Button"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
     voice: "gradio.File"
@@ -106,6 +108,7 @@ class Parts:
     labels: Labels
     states: States
     header: "gradio.HTML"
+    which: "gradio.HTML"
     switch: "gradio.Dropdown"
     worklist: Worklist
     given: Given
@@ -140,7 +143,7 @@ class Parts:
     @property
     def decided(self) -> "list[gradio.components.Component]":
         """What a decision is written and shown in."""
-        return [*self.verdict.given, self.verdict.place]
+        return [*self.verdict.given, self.verdict.place, self.verdict.impression]
 
     @property
     def study(self) -> "list[gradio.components.Component]":
@@ -148,6 +151,7 @@ class Parts:
         evidence = self.evidence
         return [
             self.states.desk,
+            self.which,
             *self.given.typed,
             evidence.image,
             evidence.note,
@@ -192,10 +196,11 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
             min_width=160,
         )
     worklist = lay_worklist(ENGLISH, practice.store)
+    which = gr.HTML("", elem_id="which")
     with gr.Row(elem_classes="mf-columns"):
-        with gr.Column(scale=3, min_width=300, elem_classes="mf-give"):
+        with gr.Column(elem_classes="mf-give"):
             given = _lay_given(examples, labels)
-        with gr.Column(scale=7, min_width=480):
+        with gr.Column(elem_classes="mf-answering"):
             answer = gr.HTML(show_answer(Desk()), elem_id="answer")
             reach = gr.HTML("", elem_id="reach")
             impression = reading_panel.lay_impression(
@@ -204,11 +209,12 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
             verdict = reading_panel.lay_verdict(labels)
             report = _lay_report(labels, explore=explainer.has_others)
             controls = explanation_panel.lay_controls(explainer, labels)
-            evidence, maps = _lay_evidence(labels, manifest.prepare)
+        evidence, maps = _lay_evidence(labels, manifest.prepare)
     return Parts(
         labels,
         states,
         header,
+        which,
         switch,
         worklist,
         given,
@@ -237,9 +243,10 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(prior_images, message("Prior images (DICOM)"))
     clear_prior = gr.Button(size="sm", elem_id="clear-prior")
     labels.put(clear_prior, message("Remove the prior images"))
-    note = gr.Textbox(lines=5, max_lines=12)
+    note = gr.Textbox(lines=5, max_lines=12, elem_id="note-text")
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
     laid = gr.Textbox(visible="hidden")
+    changed = gr.Button(elem_id="note-changed", visible="hidden")
     with gr.Row():
         note_file = gr.UploadButton(size="sm", file_count="single")
         labels.put(note_file, message("Open a note file"))
@@ -251,7 +258,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
     labels.put(microphone, message("Record"))
     with gr.Row():
-        clear = labels.put(gr.Button(), message("Clear all"))
+        clear = labels.put(gr.Button(elem_id="clear-all"), message("Clear all"))
         ask = labels.put(gr.Button(variant="primary"), message("Predict"))
     return Given(
         example,
@@ -260,6 +267,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         clear_prior,
         note,
         laid,
+        changed,
         note_file,
         dictation,
         voice,
@@ -286,23 +294,22 @@ def _lay_evidence(labels: Labels, settings: PrepareSettings) -> tuple[Evidence, 
     """Lay out the study; page.css shows a map in the evidence's place where there is one."""
     import gradio as gr
 
-    overlays = gr.Checkbox(False, elem_id="overlays", interactive=True)
-    labels.put(overlays, message("Show what spoke for and against over the evidence"))
-    strength = gr.HTML("", elem_id="strength")
-    with gr.Row(elem_id="evidence"):
-        with gr.Column(min_width=320, elem_classes="mf-evidence"):
-            with gr.Row(elem_classes="mf-studies"):
-                image = gr.HTML(show_image(Desk()), elem_id="image")
-                prior = gr.HTML("", elem_id="prior")
-            image_map = gr.HTML("", elem_id="image-map")
-        with gr.Column(min_width=320):
-            with gr.Column(elem_classes="mf-evidence"):
-                note = gr.HTML(show_note(Desk(), settings), elem_id="note")
-                note_map = gr.HTML("", elem_id="note-map")
-            with gr.Column(elem_classes="mf-evidence"):
-                voice = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
-                voice_map = gr.HTML("", elem_id="voice-map")
-    table = gr.HTML("", elem_id="pieces")
+    with gr.Column(elem_classes="mf-looking"), gr.Column(elem_classes="mf-evidence"):
+        overlays = gr.Checkbox(False, elem_id="overlays", interactive=True)
+        labels.put(overlays, message("Show what spoke for and against over the evidence"))
+        strength = gr.HTML("", elem_id="strength")
+        with gr.Row(elem_classes="mf-studies"):
+            image = gr.HTML(show_image(Desk()), elem_id="image")
+            prior = gr.HTML("", elem_id="prior")
+        image_map = gr.HTML("", elem_id="image-map")
+    with gr.Column(elem_classes="mf-hearing"):
+        with gr.Column(elem_classes="mf-evidence"):
+            note = gr.HTML(show_note(Desk(), settings), elem_id="note")
+            note_map = gr.HTML("", elem_id="note-map")
+        with gr.Column(elem_classes="mf-evidence"):
+            voice = gr.HTML(show_voice(Desk(), settings), elem_id="voice")
+            voice_map = gr.HTML("", elem_id="voice-map")
+        table = gr.HTML("", elem_id="pieces")
     return Evidence(image, prior, note, voice), Maps(
         image_map, note_map, voice_map, strength, table
     )

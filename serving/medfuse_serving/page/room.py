@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medfuse.config import PrepareSettings
 from medfuse.data.studies import StudyFiles
@@ -12,6 +12,7 @@ from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, Language
 from medfuse_serving.page.desk import Desk
+from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
@@ -19,6 +20,9 @@ from medfuse_serving.reader import reader_of
 from medfuse_serving.reading import Question, list_questions
 from medfuse_serving.shelves import Shelves
 from medfuse_serving.telling import Shown, tell_in
+
+if TYPE_CHECKING:
+    import gradio
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
 """Of every event: it is no route for others."""
@@ -88,6 +92,17 @@ def refuse_answer(problem: str, given: tuple[object, ...]) -> str:
 def tell(room: Room, handle: Handler) -> Handler:
     """Give a handler its room; its error is shown in the answer's place."""
     return tell_in(room.parts.answer, refuse_answer)(partial(handle, room))
+
+
+def list_said(parts: Parts) -> "list[gradio.HTML]":
+    """List where something is said of a study, all of which goes when its note changes."""
+    return [parts.answer, parts.report.place, parts.reach, *parts.explained]
+
+
+def take_away(room: Room, language: Language) -> Shown:
+    """Take away what was said of a study, whose note is another by now."""
+    said: Shown = dict.fromkeys(list_said(room.parts), "")
+    return said | {room.parts.answer: show_answer(Desk(language))}
 
 
 def changing(handle: Handler) -> Handler:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from medfuse_serving import rendering
 from medfuse_serving.language import find_language
 from medfuse_serving.missing import Reaches
-from medfuse_serving.page.answering import show_decision
+from medfuse_serving.page.answering import show_decision, show_impression
 from medfuse_serving.page.desk import Desk, edit_note, turn_to
 from medfuse_serving.page.desk_view import (
     show_answer,
@@ -14,6 +14,7 @@ from medfuse_serving.page.desk_view import (
     show_prior_of,
     show_reaches,
     show_voice,
+    show_which,
 )
 from medfuse_serving.page.explaining import show_explanation
 from medfuse_serving.page.giving import show_questions
@@ -49,8 +50,9 @@ def turn(
     shown: Shown = {
         parts.states.desk: desk,
         parts.states.prior: prior,
-        evidence.prior: show_prior_of(desk, prior, room.settings),
+        evidence.prior: show_prior_of(desk, prior),
         parts.header: rendering.header_html(language),
+        parts.which: show_which(desk, room.examples),
         evidence.image: show_image(desk),
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
@@ -60,6 +62,7 @@ def turn(
         parts.reach: show_reaches(desk, reaches),
         parts.worklist.place: list_html(language, desk.row),
         parts.verdict.place: show_decision(room, desk, step),
+        parts.verdict.impression: show_impression(room, desk, step),
         parts.impression.questions: show_questions(room, desk),
         parts.impression.place: "",
     }

@@ -63,6 +63,7 @@ def report(
     provider: Provider = None,
 ) -> None:
     """Answer a study, explain the answer, and write both as a PDF that can be checked."""
+    from medfuse.place import check_file
     from medfuse_serving.answer import to_answer
     from medfuse_serving.explainer import Explainer
     from medfuse_serving.language import find_language
@@ -81,6 +82,7 @@ def report(
         study_id=study_id,
         reading=None if reading is None else read_reading(reading),
     )
+    check_file(out)
     images = _check_files(more, dicom, note, voice)
     if not (images or note or voice):
         raise typer.BadParameter("give at least one of --dicom, --note and --voice")

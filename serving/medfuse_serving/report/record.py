@@ -155,7 +155,7 @@ class ExplainedRecord(Settings):
     voice: LayerRecord | None
 
 
-Decision = Literal["accept", "edit", "override"]
+Decision = Literal["accept", "edit", "override", "acknowledge"]
 
 Findings = dict[
     Annotated[str, Field(max_length=200)], Annotated[str, Field(min_length=1, max_length=200)]
@@ -171,7 +171,9 @@ class Reading(Settings):
     )
     findings: Findings = Field(default_factory=dict, description="the impression by target")
     decision: Decision
-    reason: str = Field(default="", max_length=2000, description="why, unless it was accepted")
+    reason: str = Field(
+        default="", max_length=2000, description="why; of an edit and an override always"
+    )
     wording: str = Field(
         default="", max_length=4000, description="what stands in the answer's place, in words"
     )
@@ -185,11 +187,11 @@ class Reading(Settings):
     answered_at: AwareDatetime | None = Field(
         default=None, description="when the answer was shown; null where that was not noted"
     )
-    signed_at: AwareDatetime
+    signed_at: AwareDatetime = Field(description="when it was decided; nothing is signed by it")
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Reading":
-        if self.decision != "accept" and not self.reason.strip():
+        if self.decision in {"edit", "override"} and not self.reason.strip():
             raise ValueError("an answer that is edited or overridden needs a reason")
         moments = (self.opened_at, self.impression_at, self.answered_at, self.signed_at)
         known = [moment for moment in moments if moment is not None]
@@ -266,8 +268,8 @@ def read_reading(path: Path) -> Reading:
     except ValueError as error:
         fields = ", ".join(Reading.model_fields)
         raise SettingsError(
-            f"{path}: not a reading; expected JSON with {fields}, and a reason unless the decision "
-            "is accept"
+            f"{path}: not a reading; expected JSON with {fields}, and a reason where the decision "
+            "is edit or override"
         ) from error
 
 

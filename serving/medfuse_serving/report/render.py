@@ -12,6 +12,7 @@ from medfuse.overlay import MINUS, NUMBERED, Scale, format_signed
 from medfuse.types import MODALITIES, Modality
 from medfuse_serving.answer import (
     TaskAnswer,
+    describe_basis,
     describe_judgement,
     describe_promises,
     describe_reading,
@@ -59,6 +60,7 @@ DECISIONS = {
     "accept": message("accepted"),
     "edit": message("accepted with changes"),
     "override": message("overridden"),
+    "acknowledge": message("withheld, and its referral noted"),
 }
 
 
@@ -109,6 +111,8 @@ def draw_report(data: bytes, *, sealed: bool) -> bytes:
             _draw_task(paper, language, record, task)
         if record.answer.promises is not None:
             paper.paragraph(describe_promises(record.answer.promises, language), SMALL, GREY)
+            if basis := describe_basis(record.answer, language):
+                paper.paragraph(basis, SMALL, GREY)
         _draw_text(paper, language, record)
         _draw_basis(paper, language, record)
         if not record.explanations:
@@ -211,7 +215,7 @@ def _draw_reading(paper: Paper, language: Language, record: ReportRecord) -> Non
         rows.append((language.text("Impression kept"), to_utc(reading.impression_at)))
     if reading.answered_at is not None:
         rows.append((language.text("Answer shown"), to_utc(reading.answered_at)))
-    rows.append((language.text("Signed"), to_utc(reading.signed_at)))
+    rows.append((language.text("Decided"), to_utc(reading.signed_at)))
     paper.rows((), rows, (1, 3), size=SMALL)
 
 

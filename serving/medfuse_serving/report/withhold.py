@@ -70,6 +70,12 @@ def withhold(answer: Answer, referrals: Sequence[ReferralRecord]) -> Answer:
     )
 
 
+def is_withheld(answer: Answer, referrals: Sequence[ReferralRecord]) -> bool:
+    """Say whether nothing is left of an answer that may be shown."""
+    gone = list_withheld(referrals)
+    return all(not task.used or set(list_questions(task)) <= gone for task in answer.tasks)
+
+
 def list_withheld(referrals: Sequence[ReferralRecord]) -> frozenset[str]:
     """List what is left to a human."""
     return frozenset(target for referral in referrals for target in referral.targets)

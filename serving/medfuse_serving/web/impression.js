@@ -2,6 +2,8 @@
 // A custom element without a build step: <mf-impression data-questions="[...]" data-form="..">. What
 // was said is asked for as `said`; it is taken away when data-form changes, as for another study.
 
+import { word } from "./pieces.js";
+
 const STYLE = new URL("impression.css", import.meta.url);
 
 function make(name, values = {}, ...children) {
@@ -62,3 +64,37 @@ class Impression extends HTMLElement {
 }
 
 customElements.define("mf-impression", Impression);
+
+// What a reader wrote and did not keep is not lost without a question.
+
+const LEAVING = "#worklist-open, #clear-all"; // the buttons by which another study takes the place
+
+const find = (selector) => document.querySelector(selector);
+const decidedAt = () => find("#decision-place [data-at]")?.dataset.at ?? "";
+
+let typedAfter = null; // the decision after which a wording or a reason was typed last
+
+function isFilled(place) {
+  return [...document.querySelectorAll(`${place} textarea`)].some((box) => box.value.trim());
+}
+
+/** Tell whether an impression, or a wording or reason, lies here that was not kept. */
+function isUnkept() {
+  const said = Object.values(find("mf-impression")?.said ?? {}).some(Boolean);
+  if ((said || isFilled("#impression")) && !find("#answer .mf-answer")) return true;
+  return isFilled("#decision") && typedAfter === decidedAt();
+}
+
+document.addEventListener("input", ({ target }) => {
+  if (target.closest("#decision")) typedAfter = decidedAt();
+});
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest(LEAVING) || !isUnkept() || confirm(word("unkept"))) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}, { capture: true });
+
+addEventListener("beforeunload", (event) => {
+  if (isUnkept()) event.preventDefault(); // the browser asks in its own words
+});

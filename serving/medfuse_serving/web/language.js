@@ -1,4 +1,4 @@
-// The reader's language: kept in this browser. Gradio, whose own words follow the browser's, is
+// The reader's language: kept in this browser, by a cookie, which the log-in shares. Gradio, whose own words follow the browser's, is
 // told English before it starts, and `words.js` says them in the reader's.
 
 globalThis.medfuseLanguage = {
@@ -7,7 +7,8 @@ globalThis.medfuseLanguage = {
   /** Keep what was chosen. Values as the page's handler takes them: the language is the second. */
   keep(values) {
     this.use(values[1]);
-    localStorage.setItem("medfuse-language", values[1]);
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `medfuse-language=${values[1]}; Max-Age=31536000; Path=/; SameSite=Strict${secure}`;
     return values;
   },
 
@@ -24,7 +25,7 @@ globalThis.medfuseLanguage = {
   },
 
   kept() {
-    const code = localStorage.getItem("medfuse-language");
+    const code = /(?:^|; )medfuse-language=(\w+)/.exec(document.cookie)?.[1];
     return code in this.tags ? code : null;
   },
 

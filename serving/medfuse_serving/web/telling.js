@@ -85,8 +85,8 @@ function leadOn() {
   }
 }
 
-document.addEventListener("click", ({ target }) => {
-  begun = target.closest?.("button") ?? null;
+document.addEventListener("click", ({ target, isTrusted }) => {
+  if (isTrusted) begun = target.closest?.("button") ?? null; // and not pressed by a script
 }, true);
 document.addEventListener("focusin", ({ target }) => {
   last = target;

@@ -11,6 +11,8 @@ const KEPT_FRAMES = 6; // decoded frames in memory; a neighbour is there before 
 const ZOOM_STEP = 1.25;
 const MOST_ZOOM = 32;
 const STYLE = new URL("viewer.css", import.meta.url);
+const TYPED = ["center", "width"]; // fields that are typed in
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)$/;
 
 // Greys ---------------------------------------------------------------------------------------
 
@@ -148,6 +150,8 @@ class Viewer extends HTMLElement {
     for (const shelf of kept.keys()) if (!shown.includes(shelf)) kept.delete(shelf);
     kept.set(this.shelf, this.state);
     this.map = null;
+    this.written = {}; // what the viewer wrote into the fields last
+    this.faults = {};
     this.build();
     this.listen();
     this.observer = new ResizeObserver(() => {
@@ -181,20 +185,20 @@ class Viewer extends HTMLElement {
   build() {
     const button = (name, label, extra = "") =>
       `<button type="button" data-do="${name}" ${extra}>${label}</button>`;
+    const box = (name) => `<input type="text" autocomplete="off" spellcheck="false" data-set="${name}" aria-describedby="fault">`;
     const tool = (name, label) =>
       button(`tool-${name}`, label, `aria-pressed="${this.state.tool === name}"`);
     this.root.innerHTML =
       `<link rel="stylesheet" href="${STYLE}"><div class="mf-tools" role="toolbar" aria-label="${text(this, "tools")}">` +
       tool("window", text(this, "window")) + tool("pan", text(this, "pan")) + tool("measure", text(this, "measure")) +
       `<label>${text(this, "preset")} <select data-set="preset"></select></label>` +
-      `<label>${text(this, "level")} <input type="number" step="any" data-set="center"></label>` +
-      `<label>${text(this, "width")} <input type="number" step="any" min="0" data-set="width"></label>` +
+      `<label>${text(this, "level")} ${box("center")}</label><label>${text(this, "width")} ${box("width")}</label>` +
       button("invert", text(this, "invert"), `aria-pressed="${this.state.invert}"`) +
       button("zoom-out", "\u2212", `aria-label="${text(this, "zoom-out")}"`) +
       button("zoom-in", "+", `aria-label="${text(this, "zoom-in")}"`) +
       button("native", "1:1", `aria-label="${text(this, "native")}"`) +
       button("reset", text(this, "reset")) +
-      "</div>" +
+      '</div><p class="mf-fault" id="fault" role="alert" hidden></p>' +
       `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${text(this, "viewer")}"` +
       ' aria-label="">' +
       '<div class="mf-layers"><canvas class="mf-pixels"></canvas>' +
@@ -215,6 +219,7 @@ class Viewer extends HTMLElement {
     this.marks = find(".mf-marks");
     this.ruler = find(".mf-measure");
     this.status = find("[role=status]");
+    this.fault = find(".mf-fault");
     this.inputs = Object.fromEntries(
       [...this.root.querySelectorAll("[data-set]")].map((input) => [input.dataset.set, input]));
     this.inputs.frame.max = this.read.length;
@@ -304,6 +309,12 @@ class Viewer extends HTMLElement {
     pair.windowed(this);
   }
 
+  /** Set it by a move of the hand, no finer than can be seen: what is shown is what is applied. */
+  nudge(center, width) {
+    const digits = Math.max(0, 4 - Math.floor(Math.log10(Math.max(width, 1e-6))));
+    this.adjust(Number(center.toFixed(digits)), Number(width.toFixed(digits)));
+  }
+
   /** Take another viewer's grey values. */
   take({ window, invert }) {
     this.state.window = { ...window };
@@ -329,6 +340,7 @@ class Viewer extends HTMLElement {
     const pixels = context.createImageData(header.columns, header.rows);
     paint(this.frame, this.state.window, this.state.invert, pixels);
     context.putImageData(pixels, 0, 0);
+    this.writeWindow();
     this.describe();
   }
 
@@ -403,6 +415,13 @@ class Viewer extends HTMLElement {
     return { column: (point.x - left) / scale, row: (point.y - top) / (scale * tall) };
   }
 
+  /** Give the same, or what is next to it in the picture where it lies outside. */
+  toInside(point) {
+    const { column, row } = this.toPicture(point);
+    const { columns, rows } = this.frame.header;
+    return { column: Math.min(Math.max(column, 0), columns), row: Math.min(Math.max(row, 0), rows) };
+  }
+
   // Distances ------------------------------------------------------------------------------------
 
   drawLine() {
@@ -422,17 +441,25 @@ class Viewer extends HTMLElement {
       make("line", { x1: a.x, y1: a.y, x2: b.x, y2: b.y, class: kind });
     }
     for (const p of [a, b]) make("circle", { cx: p.x, cy: p.y, r: 4, class: "mf-end" });
-    make("text", { x: b.x + 8, y: b.y - 8 }).textContent = this.distance();
+    const said = make("text", {});
+    said.textContent = this.distance();
+    // Beside the end that is moved, on the side where there is room for all of it.
+    const { width, height } = said.getBBox();
+    const { clientWidth, clientHeight } = this.stage;
+    const x = b.x + 8 + width > clientWidth - 4 ? b.x - 8 - width : b.x + 8;
+    said.setAttribute("x", Math.max(Math.min(x, clientWidth - 4 - width), 4));
+    said.setAttribute("y", Math.max(Math.min(b.y - 8, clientHeight - 8), height));
   }
 
-  /** Give the measured distance in mm, or in pixels where the header gives no spacing. */
+  /** Give the measured distance in mm, with where it holds, or in pixels where the header gives no spacing. */
   distance() {
     const { line } = this.state;
     if (!line?.to) return "";
     const spacing = this.frame.header.spacing;
     const [tall, wide] = spacing ?? [1, 1];
     const long = Math.hypot((line.to.row - line.from.row) * tall, (line.to.column - line.from.column) * wide);
-    return spacing ? `${long.toFixed(1)} mm` : `${long.toFixed(0)} ${word("pixels")}`;
+    if (!spacing) return `${long.toFixed(0)} ${word("pixels")}`;
+    return this.frame.header.length.replace("{length}", long.toFixed(1));
   }
 
   // Maps -----------------------------------------------------------------------------------------
@@ -472,6 +499,7 @@ class Viewer extends HTMLElement {
   /** Mark an area of the evidence; null takes the mark off. */
   mark(name) {
     this.marked = name;
+    if (!this.marks) return; // it is not built yet
     for (const part of this.marks.querySelectorAll("[data-evidence]")) {
       part.classList.toggle("mf-marked", part.dataset.evidence === name);
     }
@@ -524,8 +552,15 @@ class Viewer extends HTMLElement {
       const what = event.target.closest("[data-do]")?.dataset.do;
       if (what) this.act(what);
     });
-    for (const [name, input] of Object.entries(this.inputs)) {
-      input.addEventListener("input", () => this.set(name, input));
+    for (const name of ["frame", "preset"]) {
+      this.inputs[name].addEventListener("input", () => this.set(name, Number(this.inputs[name].value)));
+    }
+    for (const name of TYPED) {
+      this.inputs[name].addEventListener("keydown", (event) => {
+        if (event.key === "Enter") this.enter(name);
+        if (event.key === "Escape") this.restore(name);
+      });
+      this.inputs[name].addEventListener("blur", () => this.leave(name));
     }
     const { stage } = this;
     const at = (event) => {
@@ -534,10 +569,10 @@ class Viewer extends HTMLElement {
     };
     stage.addEventListener("contextmenu", (event) => event.preventDefault());
     stage.addEventListener("wheel", (event) => {
-      if (!this.frame) return;
+      if (!this.frame || (this.read.length < 2 && !event.ctrlKey)) return; // the page scrolls
       event.preventDefault();
       const down = Math.sign(event.deltaY);
-      if (this.read.length > 1 && !event.ctrlKey) this.turn(this.state.number + down);
+      if (!event.ctrlKey) this.turn(this.state.number + down);
       else this.zoom(down > 0 ? 1 / ZOOM_STEP : ZOOM_STEP, at(event));
     }, { passive: false });
     stage.addEventListener("pointerdown", (event) => {
@@ -546,7 +581,7 @@ class Viewer extends HTMLElement {
       const tool = event.button === 0 ? this.state.tool : "pan";
       this.drag = { tool, last: at(event), span: this.span(), start: at(event) };
       if (tool === "measure") {
-        const point = this.toPicture(at(event));
+        const point = this.toInside(at(event));
         this.state.line = { number: this.state.number, from: point, to: point };
         this.drawLine();
       }
@@ -584,10 +619,10 @@ class Viewer extends HTMLElement {
     if (tool === "window") {
       // One screen's height is twice the width of the window that the drag began with.
       const step = (2 * span.width) / this.stage.clientHeight;
-      this.adjust(span.center + (point.y - start.y) * step, span.width + (point.x - start.x) * step);
+      this.nudge(span.center + (point.y - start.y) * step, span.width + (point.x - start.x) * step);
     }
     if (tool === "measure") {
-      this.state.line.to = this.toPicture(point);
+      this.state.line.to = this.toInside(point);
       this.drawLine();
     }
     this.drag.last = point;
@@ -623,18 +658,68 @@ class Viewer extends HTMLElement {
     }
   }
 
-  set(name, input) {
+  set(name, value) {
     if (!this.frame) return;
-    const value = Number(input.value);
-    if (!Number.isFinite(value)) return;
     if (name === "frame") this.turn(value - 1);
     if (name === "preset") {
       this.choose(value);
       this.paint();
       pair.windowed(this);
     }
-    if (name === "center" && input.value !== "") this.adjust(value, undefined);
-    if (name === "width" && value > 0) this.adjust(undefined, value);
+  }
+
+  /** Take the level or the width that was typed, exactly as it is, or say why it is not taken. */
+  enter(name) {
+    if (!this.frame) return;
+    const typed = this.inputs[name].value.trim();
+    if (typed === this.written[name]) return this.accuse(name, null);
+    const value = NUMBER.test(typed) ? Number(typed) : NaN;
+    const fault = this.findFault(name, value);
+    this.accuse(name, fault);
+    if (fault) return;
+    this.written[name] = typed;
+    this.adjust(name === "center" ? value : undefined, name === "width" ? value : undefined);
+  }
+
+  /** Leave a field: it shows the window as it is, or what was typed and is not taken. */
+  leave(name) {
+    this.enter(name);
+    if (this.frame && !this.faults[name]) this.restore(name);
+  }
+
+  restore(name) {
+    this.inputs[name].value = this.written[name];
+    this.accuse(name, null);
+  }
+
+  findFault(name, value) {
+    if (!Number.isFinite(value)) return "not-a-number";
+    if (name === "center") return null;
+    if (value <= 0) return "width-not-positive";
+    return this.span().function === "LINEAR" && value < 1 ? "width-below-one" : null; // PS3.3 C.11.2.1.2
+  }
+
+  /** Mark a field whose value is not taken, with the reason; null takes the mark off. */
+  accuse(name, fault) {
+    this.faults[name] = fault;
+    const input = this.inputs[name];
+    if (fault) input.setAttribute("aria-invalid", "true");
+    else input.removeAttribute("aria-invalid");
+    const said = Object.values(this.faults).find(Boolean);
+    this.fault.textContent = said ? word(said) : "";
+    this.fault.hidden = !said;
+  }
+
+  /** Write the window into its fields, but never over what is being typed, nor how it was typed. */
+  writeWindow() {
+    const span = this.span();
+    for (const name of TYPED) {
+      const input = this.inputs[name];
+      const exact = String(Number(span[name].toPrecision(15)));
+      const typing = this.root.activeElement === input && input.value !== this.written[name];
+      if (Number(this.written[name]) !== Number(exact)) this.written[name] = exact;
+      if (!typing) this.restore(name);
+    }
   }
 
   press(event) {
@@ -660,7 +745,7 @@ class Viewer extends HTMLElement {
       const [dx, dy] = arrow;
       if (event.shiftKey || this.state.tool === "pan") this.pan(-30 * dx, -30 * dy);
       else if (this.state.tool === "measure") this.moveEnd(dx, dy);
-      else this.adjust(span.center + dy * step, span.width + dx * step);
+      else this.nudge(span.center + dy * step, span.width + dx * step);
     } else if (/^[1-9]$/.test(event.key) && event.key <= header.views.length) {
       this.inputs.preset.value = event.key - 1;
       this.choose(event.key - 1);
@@ -677,7 +762,7 @@ class Viewer extends HTMLElement {
 
   /** Begin a line in the middle of what is seen, for those who measure by keys. */
   startLine() {
-    const point = this.toPicture({ x: this.stage.clientWidth / 2, y: this.stage.clientHeight / 2 });
+    const point = this.toInside({ x: this.stage.clientWidth / 2, y: this.stage.clientHeight / 2 });
     this.state.line = { number: this.state.number, from: point, to: null };
     this.drawLine();
   }
@@ -712,10 +797,6 @@ class Viewer extends HTMLElement {
 
   describe() {
     if (!this.frame) return;
-    const { center, width } = this.span();
-    const brief = (value) => String(Number(value.toPrecision(5)));
-    this.inputs.center.value = brief(center);
-    this.inputs.width.value = brief(width);
     this.root.querySelector(".mf-what").textContent = this.frame.header.caption;
     this.root.querySelector(".mf-how").textContent =
       `\u00b7 ${word("zoom")} ${Math.round(100 * this.geometry().scale)} %`;

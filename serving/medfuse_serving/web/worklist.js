@@ -4,10 +4,11 @@
 // for the id that is `wanted`.
 
 import { isKey } from "./keys.js";
+import { UNATTENDED } from "./reader.js";
 
 const PAGE = 100; // rows of one request
 const SPARE = 4; // rows drawn above and below those in view
-const ROW_REM = 2.25;
+const HIDDEN_PX = 36; // a row's height while the list is folded away
 const WAIT_MS = 150; // after a key in the filter, and while scrolling
 const LOOK_MS = 15000; // how often it is looked for what others have done
 const COLUMNS = ["label", "arrived", "modalities", "status", "reader"];
@@ -16,9 +17,9 @@ const STATUSES = ["waiting", "opened", "read"];
 const STYLE = new URL("worklist.css", import.meta.url);
 
 /** Ask the server, by a body: a query may hold a name, which no address should. */
-async function ask(what, query) {
+async function ask(what, query, headers = {}) {
   const response = await fetch(new URL(`../worklist/${what}`, import.meta.url), {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(query),
+    method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(query),
   });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.message);
@@ -43,7 +44,7 @@ class Worklist extends HTMLElement {
     this.asked ??= 0;
     this.press = (event) => this.pressAnywhere(event);
     document.addEventListener("keydown", this.press);
-    this.looking = setInterval(() => document.hidden || this.refresh(), LOOK_MS);
+    this.looking = setInterval(() => document.hidden || this.refresh(UNATTENDED), LOOK_MS);
     this.plan();
   }
 
@@ -107,12 +108,12 @@ class Worklist extends HTMLElement {
       button.addEventListener("click", () => this.sort(name));
       return [name, make("div", { role: "columnheader" }, button)];
     }));
-    const head = make("div", { role: "row", "aria-rowindex": "1", class: "mf-head" }, ...this.heads.values());
+    this.head = make("div", { role: "row", "aria-rowindex": "1", class: "mf-head" }, ...this.heads.values());
     this.body = make("div", { role: "rowgroup", class: "mf-body" });
     this.grid = make("div", {
       role: "grid", tabindex: "0", class: "mf-grid", "aria-label": this.word("keys"),
       "aria-colcount": String(COLUMNS.length),
-    }, make("div", { role: "rowgroup", class: "mf-top" }, head), this.body);
+    }, make("div", { role: "rowgroup", class: "mf-top" }, this.head), this.body);
     this.grid.addEventListener("keydown", (event) => this.pressGrid(event));
     this.grid.addEventListener("scroll", () => this.draw());
     this.grid.addEventListener("focus", () => this.tellActive());
@@ -129,8 +130,9 @@ class Worklist extends HTMLElement {
     this.observer.observe(this.grid);
   }
 
+  /** The height of a row, which is the head's: both have more lines where the page is narrow. */
   get rowHeight() {
-    return ROW_REM * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    return this.head.getBoundingClientRect().height || HIDDEN_PX;
   }
 
   get inView() {
@@ -203,10 +205,10 @@ class Worklist extends HTMLElement {
     return pages;
   }
 
-  async fetch(pages, asked) {
+  async fetch(pages, asked, headers) {
     try {
       const found = await Promise.all(pages.map((page) =>
-        ask("rows", { ...this.query, offset: page * PAGE, limit: PAGE })));
+        ask("rows", { ...this.query, offset: page * PAGE, limit: PAGE }, headers)));
       if (asked !== this.asked || !this.isConnected) return false; // something else is wanted by now
       found.forEach((answer, i) => this.pages.set(pages[i], answer.rows));
       this.total = found.at(-1).total;
@@ -220,13 +222,13 @@ class Worklist extends HTMLElement {
   }
 
   /** Look again at what is in view; the row that is active stays so where it moved a little. */
-  async refresh() {
+  async refresh(headers) {
     const here = this.row(this.active)?.id;
     const first = Math.floor(this.grid.scrollTop / this.rowHeight);
     const pages = this.pagesOf(first, first + this.inView + 1);
     const kept = this.pages;
     this.pages = new Map(kept);
-    if (!(await this.fetch(pages, ++this.asked))) return;
+    if (!(await this.fetch(pages, ++this.asked, headers))) return;
     for (const page of kept.keys()) if (!pages.includes(page)) this.pages.delete(page);
     for (const page of pages) {
       const at = (this.pages.get(page) ?? []).findIndex((row) => row.id === here);

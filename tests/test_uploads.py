@@ -1,0 +1,47 @@
+"""The folder of the page's uploads: what stays behind in it goes."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from medfuse_serving.uploads import keep_uploads, sweep_uploads
+
+
+def test_what_has_stayed_is_swept_and_what_is_new_is_not(tmp_path: Path) -> None:
+    left, arriving = tmp_path / "left", tmp_path / "arriving"
+    for folder in (left, arriving, tmp_path / "empty"):
+        folder.mkdir()
+    (left / "Doe.dcm").write_bytes(b"broken off")
+    (tmp_path / "tmp1").touch()
+    time.sleep(0.05)
+    before_s = time.time()
+    time.sleep(0.05)
+    (arriving / "Doe.dcm").write_bytes(b"not taken up yet")
+    sweep_uploads(tmp_path, before_s)
+    # A folder changes as its file goes, so it is swept the next time.
+    assert {path.name for path in tmp_path.iterdir()} == {"left", "arriving"}
+    assert [path.name for path in arriving.iterdir()] == ["Doe.dcm"]
+    assert list(left.iterdir()) == []
+    sweep_uploads(tmp_path, time.time() + 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_swept_while_the_server_runs_and_gone_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "as it was")
+    with keep_uploads(forget_s=0.1, sweep_s=0.02) as folder:
+        assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        assert folder.stat().st_mode & 0o077 == 0
+        (folder / "digest").mkdir()
+        (folder / "digest" / "Doe.dcm").write_bytes(b"never taken up")
+        (folder / "tmp1").touch()
+        for _ in range(500):
+            if not any(folder.iterdir()):
+                break
+            time.sleep(0.02)
+        assert list(folder.iterdir()) == []
+        (folder / "tmp2").touch()
+    assert not folder.exists()
