@@ -260,15 +260,26 @@ def lay_frame(values: Float[np.ndarray, "h w"], geometry: FrameGeometry, scale: 
 
 def find_frame_areas(
     values: Float[np.ndarray, "h w"], geometry: FrameGeometry, scale: Scale
-) -> tuple[Area, ...]:
-    """Give the areas of `lay_frame` without its picture, in the model's square."""
-    return _find_areas(_smooth_frame(values, geometry), values, scale)[0]
+) -> tuple[tuple[Area, ...], Int32[np.ndarray, "h w"]]:
+    """Give the areas of `lay_frame` without its picture, in the model's square.
+
+    Returns:
+        The areas, and which of them each element is of, or -1.
+    """
+    return _find_areas(_smooth_frame(values, geometry), values, scale)
 
 
-def find_voice_areas(values: Float[np.ndarray, "t f"], scale: Scale) -> tuple[Area, ...]:
-    """Give the areas of `lay_voice` without its picture: rows are bands, the highest first."""
+def find_voice_areas(
+    values: Float[np.ndarray, "t f"], scale: Scale
+) -> tuple[tuple[Area, ...], Int32[np.ndarray, "t f"]]:
+    """Give the areas of `lay_voice` without its picture: their rows are bands, the highest first.
+
+    Returns:
+        The areas, and which of them each element of the map is of, or -1.
+    """
     smoothed = smooth(Modality.VOICE, values).T[::-1]
-    return _find_areas(smoothed, values.T[::-1], scale)[0]
+    areas, numbers = _find_areas(smoothed, values.T[::-1], scale)
+    return areas, numbers[::-1].T
 
 
 def _smooth_frame(

@@ -23,6 +23,7 @@ from medfuse_serving.evidence import (
     WordsPlace,
     find_phrase,
     group_words,
+    list_half_seconds,
     list_pieces,
 )
 
@@ -92,7 +93,7 @@ def test_the_areas_are_those_that_the_picture_outlines() -> None:
     scale = make_scale(4.0)
     layer = lay_frame(image, GEOMETRY, scale.parts[Modality.IMAGE])
     prepared, values = make_study(image=image[None])
-    *pieces, _ = list_pieces(prepared, values, scale, SETTINGS)
+    pieces = [p for p in list_pieces(prepared, values, scale, SETTINGS) if "part" not in p.id][:-1]
     assert len(pieces) == len(layer.areas) > 4
     assert [piece.value for piece in pieces] == [area.value for area in layer.areas]
     for spot in layer.spots:
@@ -125,24 +126,85 @@ def test_a_phrase_is_the_run_that_says_most() -> None:
 
 def test_words_are_grouped_and_the_weak_are_left() -> None:
     prepared, values = make_study(words=list_words())
-    strong, weak, rest = list_pieces(prepared, values, make_scale(), SETTINGS)
+    strong, stop, weak, rest = list_pieces(prepared, values, make_scale(), SETTINGS)
     assert strong.place == WordsPlace(start=13, end=38, text="crackles at the left base")
     assert strong.id == "note-13"
     assert strong.value == pytest.approx(2.2)
     assert isinstance(weak.place, WordsPlace)
     assert weak.place.text == "fever"
     assert weak.value == pytest.approx(-0.4)
-    assert rest.value == pytest.approx(2.0)  # the full stop is in no group
+    # No phrase has the full stop, but its number is printed as a word's is.
+    assert stop.place == WordsPlace(start=45, end=46, text=".")
+    assert stop.value == pytest.approx(2.0)
+    assert rest.value == pytest.approx(0, abs=1e-6)
     assert strong.share == pytest.approx(2.2 / 3.8)
     # What is weaker than a word whose number is printed is no group.
-    (only, _) = list_pieces(prepared, values, make_scale(5.0), SETTINGS)
-    assert only.id == "note-13"
+    (only, alone, _) = list_pieces(prepared, values, make_scale(5.0), SETTINGS)
+    assert (only.id, alone.id) == ("note-13", "note-45")
 
 
 def test_a_group_never_takes_a_word_of_another() -> None:
     said = list_words(said={"no": 1.0, "fever": -2.0, "but": 1.0, "crackles": -0.1})
     groups = group_words(said, 0.2)
     assert groups == ((1, 2, -2.0), (0, 1, 1.0), (2, 3, 1.0))
+
+
+def test_every_word_whose_number_is_printed_is_in_a_group() -> None:
+    said = list_words(said={"fever": 0.17, "but": 0.2, "the": 0.3, ".": -0.2, "no": 0.19})
+    grouped = {n for first, last, _ in group_words(said, 0.2) for n in range(first, last)}
+    assert {n for n, word in enumerate(said) if abs(word.value) >= 0.2} <= grouped
+
+
+def test_what_no_outline_reaches_is_told_by_ninths_and_half_seconds() -> None:
+    image, voice = np.zeros((2, 64, 64), np.float32), np.zeros((230, 40), np.float32)
+    image[0, 27:37, :21] = 0.01  # rows 16 to 48 show a picture: its middle, left
+    image[1, 16:26, 43:] = -0.004
+    image[1, 38:48, :21] = 0.0005  # too little beside it
+    voice[49:99, 5] = 0.02  # from 0.5025 s to 0.9925 s
+    prepared, values = make_study(image, list_words(said={"fever": 0.05, "but": -0.04}), voice)
+    pieces = list_pieces(prepared, values, make_scale(), SETTINGS)
+    left, right, rest, fever, but, rest_of_note, span, rest_of_voice = pieces
+    assert left.place == AreaPlace(frame=1, row=1, column=0, outlined=False)
+    assert right.place == AreaPlace(frame=2, row=0, column=2, outlined=False)
+    assert left.value == pytest.approx(210 * 0.01)
+    assert right.value == pytest.approx(-210 * 0.004)
+    assert rest.value == pytest.approx(210 * 0.0005)
+    assert (left.id, right.id) == ("image-0-part-3", "image-1-part-2")
+    assert isinstance(fever.place, WordsPlace)
+    assert isinstance(but.place, WordsPlace)
+    assert (fever.place.text, but.place.text) == ("fever", "but")
+    assert rest_of_note.value == pytest.approx(0, abs=1e-6)
+    assert span.place == SpanPlace(start_s=0.5, end_s=1.0, low_hz=None, high_hz=None)
+    assert span.value == pytest.approx(1.0)
+    assert rest_of_voice.value == pytest.approx(0, abs=1e-6)
+
+
+def test_a_ninth_has_what_is_beside_its_outlines() -> None:
+    image = np.zeros((1, 64, 64), np.float32)
+    image[0, 18:24, 4:10] = 2.0
+    image[0, 40:47, 2:62] = 0.3  # below an outline's half everywhere, and more in all
+    prepared, values = make_study(image=image)
+    pieces = list_pieces(prepared, values, make_scale(), SETTINGS)
+    areas = [
+        piece for piece in pieces if piece.id.startswith("image-0-part") or piece.place is None
+    ]
+    outlined = [piece for piece in pieces if piece not in areas]
+    assert [piece.id for piece in outlined] == ["image-0-0"]
+    lowest = {(0.3 * 7 * wide): column for column, wide in enumerate((20, 21, 19))}
+    found = {p.place.column: p.value for p in areas if isinstance(p.place, AreaPlace)}
+    assert all(isinstance(p.place, AreaPlace) and p.place.row == 2 for p in areas[:-1])
+    assert found == pytest.approx({column: value for value, column in lowest.items()}, rel=1e-5)
+    assert sum(piece.value for piece in pieces) == pytest.approx(image.sum())
+
+
+def test_half_seconds_part_every_mel_frame_once() -> None:
+    voice = PreparedVoice(np.zeros((230, 40), np.float32), 0.0125, 0.01, 2.31)
+    parts = list(list_half_seconds(voice))
+    rows = [row for part in parts for row in range(230)[part.rows]]
+    assert rows == list(range(230))
+    last = parts[-1].place
+    assert isinstance(last, SpanPlace)
+    assert (last.start_s, last.end_s) == (2.0, 2.31)
 
 
 def test_a_span_has_its_seconds_and_hertz() -> None:

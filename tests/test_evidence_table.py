@@ -4,7 +4,7 @@ import html
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from medfuse_serving.explanation_view import (
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import header_html
-from medfuse_serving.report.words import say_piece
+from medfuse_serving.report.words import say_difference, say_number, say_piece
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames, viewer_html
 from tests.browser import assert_played, listen, open_browser, open_page
@@ -77,13 +77,23 @@ def explained(hand_bundle: Path) -> Explained:
     return explainer.explain(STUDY, "findings.brightness", settings)
 
 
-@pytest.fixture(scope="module")
-def view(explained: Explained) -> View:
-    first = make_view(explained, SETTINGS, Scales())
-    values = {m: v.astype(np.float32) for m, v in plant(first).items()}
-    attribution = replace(explained.explanation.attribution, values=values)
+def look_at(explained: Explained, values: Mapping[Modality, np.ndarray]) -> View:
+    """Take up an explanation as if these were its maps."""
+    maps = {m: v.astype(np.float32) for m, v in values.items()}
+    attribution = replace(explained.explanation.attribution, values=maps)
     explanation = replace(explained.explanation, attribution=attribution)
     return make_view(replace(explained, explanation=explanation), SETTINGS, Scales())
+
+
+@pytest.fixture(scope="module")
+def view(explained: Explained) -> View:
+    return look_at(explained, plant(make_view(explained, SETTINGS, Scales())))
+
+
+@pytest.fixture(scope="module")
+def faint(explained: Explained, view: View) -> View:
+    """The same, too weak for any outline and any number of a word."""
+    return look_at(explained, {m: 0.05 * values for m, values in view.values.items()})
 
 
 def show_table(view: View) -> str:
@@ -123,7 +133,9 @@ def test_the_table_has_every_piece_with_its_number_and_its_part(view: View) -> N
         ["Everything else", "0", "0 %", ""],
     ]
     seen = visible(show_table(view))
-    assert "Note: +0.30 logits in all" in seen
+    named = "Sum of the map against a black image, masked words, silence: +0.30 logits"
+    assert f"Note. {named}" in seen
+    assert say_difference(ENGLISH, view.record) in seen
     assert "Evidence for and against brightness" in seen
     assert [cells[3] for cells in rows[6:]] == ["Show Play", "Show Play", ""]
 
@@ -176,6 +188,7 @@ def test_where_sums_mean_nothing_no_part_is_shown(view: View) -> None:
     maps = Shelves().put(0, lambda _: b"")
     shown = table_html(ENGLISH, view.record, pieces, scale, maps, {})
     assert "each area's strongest value, in logits per pixel" in visible(shown)
+    assert "Shapley" not in visible(shown)  # there is no sum that it would differ from
     assert {cells[2] for cells in read_rows(shown)} == {""}
 
 
@@ -229,21 +242,20 @@ class Laid:
 
 
 @pytest.fixture(scope="module")
-def laid(view: View) -> tuple[Laid, Shelves]:
-    shelves = Shelves()
-    frames = shelve_frames(ENGLISH, STUDY.images, SETTINGS, shelves)
-    return Laid(view, frames, shelve_maps(ENGLISH, view, shelves)), shelves
-
-
-@pytest.fixture(scope="module")
-def url(laid: tuple[Laid, Shelves]) -> Iterator[str]:
-    app = FastAPI()
-    laid[1].mount(app)
+def url(view: View, faint: View) -> Iterator[str]:
+    app, shelves = FastAPI(), Shelves()
+    shelves.mount(app)
     app.mount("/web", StaticFiles(directory=FOLDER / "web"))
+    frames = shelve_frames(ENGLISH, STUDY.images, SETTINGS, shelves)
+    laid, weak = (Laid(own, frames, shelve_maps(ENGLISH, own, shelves)) for own in (view, faint))
 
     @app.get("/")
     def show() -> HTMLResponse:
-        return HTMLResponse(laid[0].page())
+        return HTMLResponse(laid.page())
+
+    @app.get("/faint")
+    def show_faint() -> HTMLResponse:
+        return HTMLResponse(weak.page())
 
     with running(app) as url:
         yield url
@@ -523,3 +535,38 @@ def test_a_weak_area_is_hidden_with_its_outline(browser: Browser, url: str, view
         slider.fill(str(5 * (step + 1)))
         expect(row).to_be_hidden()
         expect(page.locator(f"rect[data-evidence='{piece.id}']")).to_be_hidden()
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_map_without_outlines_is_in_the_table_too(
+    browser: Browser, url: str, faint: View, modality: Modality
+) -> None:
+    piece = next(p for p in faint.pieces if p.modality is modality and p.value > 0)
+    assert piece.place is not None
+    with reading(browser, f"{url}/faint") as page:
+        assert page.locator(".mf-marks path:not(.mf-part)").count() == 0  # no outline anywhere
+        page.locator(".mf-pieces summary").press("Enter")  # the pointer marks nothing
+        row = row_of(page, piece)
+        number = say_number(piece.value, modality, faint.scale.parts[modality].full)
+        expect(row).to_contain_text(number)
+        row.get_by_role("button", name="Show").press("Enter")
+        if modality is Modality.NOTE:
+            expect(page.locator("#note-map a.mf-group.mf-marked")).to_have_text(re.compile("cough"))
+            return
+        line = page.locator(f"path.mf-solid[data-evidence='{piece.id}']")
+        assert line.evaluate("e => getComputedStyle(e).stroke") == "rgb(255, 255, 255)"
+        page.keyboard.press("Escape")
+        assert line.evaluate("e => getComputedStyle(e).stroke") == "none"
+        if modality is Modality.IMAGE:
+            page.locator(".mf-stage").press("e")
+            assert list_marked(page) == {piece.id}
+            # Planted from row 8, column 4 on of the model's 32, which show 64 columns, 48 rows.
+            assert line.evaluate("e => e.isPointInFill(new DOMPoint(12, 12))")
+            return
+        audio = page.locator("#voice-map audio")
+        listen(audio)
+        button = page.locator(f"rect[data-evidence='{piece.id}']")
+        button.press("Enter")
+        assert isinstance(piece.place, SpanPlace)
+        assert (piece.place.start_s, piece.place.end_s) == (0.5, 1.0)
+        assert_played(button, audio, 0.5, 1.0)

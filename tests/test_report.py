@@ -44,12 +44,12 @@ from medfuse_serving.answer import (
     format_probability,
     to_answer,
 )
-from medfuse_serving.evidence import Piece
+from medfuse_serving.evidence import AreaPlace, Piece
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_view import View, make_view
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
 from medfuse_serving.predictor import Predictor
-from medfuse_serving.report import verify, words
+from medfuse_serving.report import paper, verify, words
 from medfuse_serving.report.command import UNSURE, report, verify_report
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.paper import MOST_PAGES, Paper
@@ -190,7 +190,7 @@ def test_the_record_says_what_the_pages_say(record: ReportRecord, pdf: bytes) ->
     assert data == to_bytes(record)
     assert from_bytes(data) == record
     document = json.loads(data)
-    assert document["schema"] == "medfuse.report/1"
+    assert document["schema"] == "medfuse.report/2"
     assert document["answer"]["schema"] == "medfuse.prediction/3"
     assert document["explanations"][0]["record"]["target"] == BRIGHTNESS
 
@@ -238,24 +238,32 @@ def test_every_share_and_the_strongest_parts_stand_in_tables(
     text = read(pdf)
     for value in explained.record.shares.shares.values():
         assert format_signed(value) in text
-    for part in explained.image_parts[:6]:
-        assert f"{words.say_image_part(ENGLISH, part)} {format_signed(part.value)}" in text
+    for piece in explained.pieces:
+        full = explained.record.scale[piece.modality].full
+        number = words.say_number(piece.value, piece.modality, full)
+        assert f"{words.capital(words.say_piece(ENGLISH, piece))} {number}" in text
+    for modality, total in explained.record.sums.items():
+        number = words.say_number(total, modality, explained.record.scale[modality].full)
+        assert f"{words.say_sum(ENGLISH, explained.record)} {number}" in text
+    assert words.say_difference(ENGLISH, explained.record) in text
     for word in explained.record.words or ():
         assert word.text in text
     for sentence in words.say_shares(ENGLISH, explained.record, explained.pieces):
         assert sentence in text
 
 
-def test_a_map_s_ninths_and_spans_add_up_to_the_map(record: ReportRecord) -> None:
+def test_the_evidence_is_the_page_s_and_adds_up_to_each_map(
+    record: ReportRecord, view: View
+) -> None:
     (explained,) = record.explanations
-    sums = explained.record.sums
-    assert sum(p.value for p in explained.image_parts) == pytest.approx(sums[Modality.IMAGE])
-    assert sum(p.value for p in explained.voice_parts) == pytest.approx(sums[Modality.VOICE])
-    # The ramp is brightest at the right, and the middle row of ninths is as high as the others.
-    assert explained.image_parts[0].column == 2
-    assert len(explained.image_parts) == 9
-    values = [abs(part.value) for part in explained.image_parts]
-    assert values == sorted(values, reverse=True)
+    assert explained.pieces == view.pieces
+    for modality, total in explained.record.sums.items():
+        values = [piece.value for piece in explained.pieces if piece.modality is modality]
+        assert sum(values) == pytest.approx(total)
+    # The ramp is brightest at the right, and none of it is strong enough for an outline.
+    first = next(piece.place for piece in explained.pieces if piece.modality is Modality.IMAGE)
+    assert isinstance(first, AreaPlace)
+    assert (first.column, first.outlined) == (2, False)
 
 
 def test_a_reading_stands_on_the_first_page(predictor: Predictor) -> None:
@@ -661,6 +669,12 @@ def test_an_edited_number_on_a_page_is_found(pdf: bytes) -> None:
             check_report(rewrite(pdf, change))
 
 
+def shout(own: Paper, text: str, size: float = 13.0) -> None:
+    """Write a heading in capitals, which only other versions would."""
+    own.use(size)
+    own.paragraph(text.upper(), size)
+
+
 def with_record(pdf: bytes, data: bytes) -> bytes:
     """Exchange the record for another of any content."""
     packed = zlib.compress(attached(pdf))
@@ -682,7 +696,7 @@ def test_an_exchanged_record_is_found(record: ReportRecord, pdf: bytes) -> None:
     assert attached(exchanged) == other
     with pytest.raises(ReportError, match="does not have the digest that its pages state"):
         check_report(exchanged)
-    with pytest.raises(ReportError, match=r"medfuse\.report/1"):
+    with pytest.raises(ReportError, match=r"medfuse\.report/2"):
         check_report(with_record(pdf, b"{}"))
 
 
@@ -712,9 +726,7 @@ def test_a_seal_is_over_every_byte_whatever_drew_it(
 ) -> None:
     other = record.model_copy(update={"versions": {"medfuse": "0.0"}})
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Paper, "heading", lambda self, text, size=13.0: self.paragraph(text.upper(), size)
-        )
+        patch.setattr(Paper, "heading", shout)
         pdf = make_report(other, KEY)
     opened = check_report(pdf, KEY)
     assert (opened.exact, opened.whole, opened.others) == (False, True, "medfuse 0.0")
@@ -826,15 +838,13 @@ def test_a_report_of_other_versions_has_its_text_compared(
     pdf = make_report(other)
     assert check_report(pdf).exact  # they happen to draw alike
     with monkeypatch.context() as patch:
-        patch.setattr(Paper, "heading", lambda self, text, size=13.0: self.paragraph(text, size))
+        patch.setattr(paper, "ACCENT", (0, 0, 0))  # all stands where it stood
         drawn = make_report(other)
     opened = check_report(drawn)
     assert not opened.exact
     assert opened.others == "fpdf2 9.9"
     with monkeypatch.context() as patch:
-        patch.setattr(
-            Paper, "heading", lambda self, text, size=13.0: self.paragraph(text.upper(), size)
-        )
+        patch.setattr(Paper, "heading", shout)
         drawn = make_report(other)
     with pytest.raises(ReportError, match="the text of the report's pages"):
         check_report(drawn)
@@ -1018,7 +1028,7 @@ def test_pages_of_other_versions_exit_with_a_status_of_their_own(
 ) -> None:
     other = record.model_copy(update={"versions": {"medfuse": "0.0"}})
     with monkeypatch.context() as patch:
-        patch.setattr(Paper, "heading", lambda self, text, size=13.0: self.paragraph(text, size))
+        patch.setattr(paper, "ACCENT", (0, 0, 0))  # all stands where it stood
         (tmp_path / "r.pdf").write_bytes(make_report(other))
     checked = run("verify-report", tmp_path / "r.pdf")
     assert checked.exit_code == UNSURE

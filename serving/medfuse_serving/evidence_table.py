@@ -13,14 +13,22 @@ from medfuse.overlay import (
     MINUS,
     OPACITY,
     Scale,
-    count_decimals,
     escape_text,
-    format_signed,
 )
 from medfuse.types import MODALITIES, Modality
 from medfuse_serving.evidence import AreaPlace, Piece, SpanPlace
 from medfuse_serving.language import Language
-from medfuse_serving.report.words import UNITS, look_up, say_piece, say_target, title
+from medfuse_serving.report.words import (
+    UNITS,
+    capital,
+    look_up,
+    say_difference,
+    say_number,
+    say_piece,
+    say_sum,
+    say_target,
+    title,
+)
 from medfuse_serving.shelves import Shelf
 
 
@@ -97,7 +105,7 @@ def table_html(
         for head in (
             language.text("Evidence"),
             language.text("For (+) or against ({minus})", minus=MINUS),
-            language.text("Part of its map's sum"),
+            language.text("Part of the map's sum"),
             language.text("Go there"),
         )
     )
@@ -106,9 +114,12 @@ def table_html(
         "Point at a row, or go to its buttons, to see where it is; Escape takes the mark off. "
         "Evidence for and against cancels in a sum, so a part can be more than all of it."
     )
+    additive = any(part.additive for part in scale.parts.values())
+    said = (hint, say_difference(language, record)) if additive else (hint,)
+    hints = "".join(f'<p class="mf-legend">{escape_text(paragraph)}</p>' for paragraph in said)
     return (
         f'<details class="mf-pieces" data-shelf="{maps.token}"><summary>{summary}</summary>'
-        f'<p class="mf-legend">{escape_text(hint)}</p><div class="mf-wide-table"><table>'
+        f'{hints}<div class="mf-wide-table"><table>'
         f"<caption>{escape_text(caption)}</caption><thead><tr>{heads}</tr></thead>{bodies}</table>"
         '</div></details><p class="mf-spoken" role="status"></p>'
     )
@@ -126,9 +137,10 @@ def _body_html(
     name = title(language, modality)
     if part.additive:
         head = language.text(
-            "{modality}: {sum} logits in all",
+            "{modality}. {name}: {sum} logits",
             modality=name,
-            sum=format_signed(record.sums[modality], _count_decimals(modality, part)),
+            name=say_sum(language, record),
+            sum=say_number(record.sums[modality], modality, part.full),
         )
     else:
         head = language.text(
@@ -142,19 +154,14 @@ def _body_html(
     )
 
 
-def _count_decimals(modality: Modality, scale: Scale) -> int:
-    """Give as many as the picture has: of words by their scale, of areas two."""
-    return count_decimals(scale.full) if modality is Modality.NOTE else 2
-
-
 def _row_html(language: Language, piece: Piece, scale: Scale, sound: Span | None) -> str:
     said = say_piece(language, piece)
-    number = format_signed(piece.value, _count_decimals(piece.modality, scale))
+    number = say_number(piece.value, piece.modality, scale.full)
     share = "" if piece.share is None else f"{round(100 * piece.share)} %".replace("-", MINUS)
     name = "" if piece.place is None else f' id="{row_id(piece.id)}" data-evidence="{piece.id}"'
     spoken = escape_text(f"{said}: {number}")
     return (
-        f'<tr{name} data-said="{spoken}"><th scope="row">{escape_text(_capital(said))}</th>'
+        f'<tr{name} data-said="{spoken}"><th scope="row">{escape_text(capital(said))}</th>'
         f"<td>{number}</td><td>{share}</td>"
         f"<td>{_buttons_html(language, piece, said, sound)}</td></tr>"
     )
@@ -180,7 +187,3 @@ def _buttons_html(language: Language, piece: Piece, said: str, sound: Span | Non
         f' <button type="button" {played} aria-pressed="false" '
         f'aria-label="{label}">{escape_text(language.text("Play"))}</button>'
     )
-
-
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]

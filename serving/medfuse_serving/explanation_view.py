@@ -33,6 +33,8 @@ from medfuse_serving.evidence import (
     Piece,
     SpanPlace,
     WordsPlace,
+    list_half_seconds,
+    list_ninths,
     list_pieces,
     name_area,
     name_span,
@@ -44,6 +46,7 @@ from medfuse_serving.report.record import ReferralRecord
 from medfuse_serving.report.words import (
     BASELINES,
     METHODS,
+    capital,
     look_up,
     say_map_legend,
     say_note_legend,
@@ -151,7 +154,7 @@ def shelve_maps(language: Language, view: View, shelves: Shelves) -> Shelf:
     def make(number: int) -> bytes:
         assert scale is not None
         said = _say_attention(language, view, number)
-        return _pack_map(view.prepared, values[number], number, scale, said)
+        return _pack_map(view.prepared, values[number], number, scale, said, view.pieces)
 
     return shelves.put(len(values), make)
 
@@ -184,8 +187,14 @@ def glance_html(maps: Shelf) -> str:
 
 
 def _pack_map(
-    prepared: Prepared, values: Float[np.ndarray, "h w"], number: int, scale: Scale, said: str
+    prepared: Prepared,
+    values: Float[np.ndarray, "h w"],
+    number: int,
+    scale: Scale,
+    said: str,
+    pieces: Sequence[Piece] = (),
 ) -> bytes:
+    """Draw a frame's map with its outlines, and lines around its ninths that are evidence."""
     assert prepared.image is not None
     native = prepared.image.geometry[number]
     share = min(1.0, MAP_SIDE / max(native.rows, native.columns))
@@ -193,7 +202,31 @@ def _pack_map(
     layer = lay_frame(values, replace(native, rows=rows, columns=columns), scale)
     box = (0.0, 0.0, float(columns), float(rows))
     names = [name_area(number, area) for area in range(len(layer.areas))]
-    return viewer.pack_map(layer, _marks(layer, box, names, size=max(rows, columns) / 30), said)
+    marks = _marks(layer, box, names, size=max(rows, columns) / 30)
+    known = {piece.id: piece for piece in pieces}
+    for part in list_ninths(number, native):
+        if part.name in known:
+            top, bottom = (
+                rows * (edge - native.top) / native.height
+                for edge in (part.rows.start, part.rows.stop)
+            )
+            left, right = (
+                columns * (edge - native.left) / native.width
+                for edge in (part.columns.start, part.columns.stop)
+            )
+            marks += _mark_part(known[part.name], (left, top, right, bottom))
+    return viewer.pack_map(layer, marks, said)
+
+
+def _mark_part(piece: Piece, box: tuple[float, float, float, float]) -> str:
+    """Draw a line around a part, which is seen while it is marked; left, top, right, bottom."""
+    left, top, right, bottom = box
+    kind = "mf-solid" if piece.value > 0 else "mf-dashed"
+    line = f"M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}Z"
+    return "".join(
+        f'<path class="{c} mf-part" data-evidence="{piece.id}" d="{line}"/>'
+        for c in ("mf-case", kind)
+    )
 
 
 def image_html(language: Language, view: View, maps: Shelf) -> str:
@@ -335,7 +368,7 @@ def _shares_html(language: Language, record: ExplanationRecord) -> str:
             "The thin line and the numbers in brackets: lowest and highest over {count} baselines.",
             count=count,
         )
-    heading = escape_text(language.text("What each modality contributed, in logits"))
+    heading = escape_text(language.text("Shapley share of each modality, in logits"))
     label = escape_text(language.text("Shares"))
     return (
         f'<h4>{heading}</h4><div class="mf-bars mf-signed" role="table" aria-label="{label}">'
@@ -361,17 +394,13 @@ def _interactions_html(language: Language, record: ExplanationRecord) -> str:
 
 
 def _say_pair(language: Language, name: str) -> str:
-    return _capital(language.text(" with ").join(language.name(m) for m in name.split("+")))
-
-
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]
+    return capital(language.text(" with ").join(language.name(m) for m in name.split("+")))
 
 
 def _facts_html(language: Language, record: ExplanationRecord) -> str:
     facts = {
-        language.text("Method"): _capital(look_up(language, METHODS, record.method)),
-        language.text("Measured against"): _capital(look_up(language, BASELINES, record.baseline)),
+        language.text("Method"): capital(look_up(language, METHODS, record.method)),
+        language.text("Measured against"): capital(look_up(language, BASELINES, record.baseline)),
         language.text("Output"): language.text(
             "{logits} logits", logits=format_signed(record.output)
         ),
@@ -465,11 +494,15 @@ def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> st
     low, high = float(voice.values.min()), float(voice.values.max())
     grey = np.rint(255 * (voice.values.T[::-1] - low) / max(high - low, 1e-6)).astype(np.uint8)
     place = f'x="{left}" y="{top}" width="{width}" height="{height}" preserveAspectRatio="none"'
+    marks = _marks(layer, PLOT, names, 12.0) + "".join(
+        _mark_part(piece, (x, top, x + wide, top + height))
+        for piece, (x, wide) in _place_half_seconds(view)
+    )
     parts = [
         f'<image {place} href="{_picture(grey)}"/>',
         f'<image {place} class="mf-overlay mf-faded" filter="url(#mf-strong)" '
         f'href="{_picture(layer.colours)}"/>',
-        f'<g class="mf-overlay mf-marks" aria-hidden="true">{_marks(layer, PLOT, names, 12.0)}</g>',
+        f'<g class="mf-overlay mf-marks" aria-hidden="true">{marks}</g>',
         _span_buttons(language, view, layer),
     ]
     hz = mel_centres_hz(prepare.voice)
@@ -492,35 +525,68 @@ def _spectrogram(language: Language, view: View, prepare: PrepareSettings) -> st
     )
 
 
+def _place_half_seconds(view: View) -> list[tuple[Piece, tuple[float, float]]]:
+    """Give the left edge and the width in the drawing of each half second that is evidence."""
+    voice = view.prepared.voice
+    assert voice is not None
+    left, _, width, _ = PLOT
+    known = {piece.id: piece for piece in view.pieces}
+    step = width / len(voice.values)
+    return [
+        (
+            known[part.name],
+            (left + step * part.rows.start, step * (part.rows.stop - part.rows.start)),
+        )
+        for part in list_half_seconds(voice)
+        if part.name in known
+    ]
+
+
 def _span_buttons(language: Language, view: View, layer: Layer) -> str:
-    """Make each span of the evidence a button over its area that plays its sound."""
+    """Make each piece of the evidence a button over its place that plays its sound."""
     left, top, width, height = PLOT
     rows, columns = layer.colours.shape[:2]
-    named = {name_span(number): area for number, area in enumerate(layer.areas)}
-    parts = []
-    for piece in view.pieces:
-        if not isinstance(piece.place, SpanPlace):
+    known = {piece.id: piece for piece in view.pieces}
+    # What is outlined lies over its half second.
+    parts = [
+        _span_button(language, piece, x, wide, top, height)
+        for piece, (x, wide) in _place_half_seconds(view)
+    ]
+    for number, area in enumerate(layer.areas):
+        if name_span(number) not in known:
             continue
-        area = named[piece.id]
         (x, wide), (y, tall) = (
-            _grow(start + size * first / count, size * (last - first) / count)
+            (start + size * first / count, size * (last - first) / count)
             for (first, last), count, start, size in (
                 (area.columns, columns, left, width),
                 (area.rows, rows, top, height),
             )
         )
-        said = language.text(
-            "Play {place}: {value}",
-            place=say_piece(language, piece),
-            value=format_signed(piece.value),
-        )
-        parts.append(
-            f'<rect class="mf-span" role="button" tabindex="0" aria-pressed="false" '
-            f'aria-label="{escape_text(said)}" data-evidence="{piece.id}" '
-            f'data-step="{find_step(area.strength)}" {play_attribute(piece.place)} '
-            f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
-        )
+        step = f'data-step="{find_step(area.strength)}" '
+        parts.append(_span_button(language, known[name_span(number)], x, wide, y, tall, step))
     return f'<g class="mf-overlay mf-spans">{"".join(parts)}</g>'
+
+
+def _span_button(
+    language: Language,
+    piece: Piece,
+    left: float,
+    width: float,
+    top: float,
+    height: float,
+    step: str = "",
+) -> str:
+    assert isinstance(piece.place, SpanPlace)
+    (x, wide), (y, tall) = _grow(left, width), _grow(top, height)
+    said = language.text(
+        "Play {place}: {value}", place=say_piece(language, piece), value=format_signed(piece.value)
+    )
+    return (
+        f'<rect class="mf-span" role="button" tabindex="0" aria-pressed="false" '
+        f'aria-label="{escape_text(said)}" data-evidence="{piece.id}" '
+        f"{step}{play_attribute(piece.place)} "
+        f'x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>'
+    )
 
 
 def _grow(start: float, size: float) -> tuple[float, float]:

@@ -19,12 +19,10 @@ from medfuse_serving.report.record import (
     SCHEMA,
     EvidenceRecord,
     ExplainedRecord,
-    ImagePart,
     LayerRecord,
     ModelRecord,
     Reading,
     ReportRecord,
-    VoicePart,
 )
 from medfuse_serving.report.versions import find_versions
 from medfuse_serving.report.withhold import (
@@ -120,28 +118,22 @@ def _show(view: View, prepared: Prepared, evidence: EvidenceRecord) -> Explained
     record = view.record.model_copy(update={"arrays": {}, "files": ()})
     image, voice = values.get(Modality.IMAGE), values.get(Modality.VOICE)
     frames: tuple[LayerRecord, ...] = ()
-    image_parts: tuple[ImagePart, ...] = ()
-    voice_parts: tuple[VoicePart, ...] = ()
     layer: LayerRecord | None = None
     if image is not None:
         assert prepared.image is not None
         part = scale.parts[Modality.IMAGE]
         geometry = prepared.image.geometry
         frames = pictures.lay_frames(image, geometry, part, evidence)
-        image_parts = pictures.find_image_parts(image, geometry, part)
     if voice is not None:
         assert prepared.voice is not None
         part = scale.parts[Modality.VOICE]
         layer = pictures.lay_recording(voice, part)
-        voice_parts = pictures.find_voice_parts(voice, prepared.voice, part)
     return ExplainedRecord(
         record=record,
         additive=_is_additive(scale),
         pieces=view.pieces,
         frames=frames,
-        image_parts=image_parts,
         voice=layer,
-        voice_parts=voice_parts,
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from medfuse.config import PrepareSettings
 from medfuse.data.dicom import choose_frames, decode_frame
 from medfuse.data.image import resize
-from medfuse.overlay import Layer, Scale, lay_frame, lay_voice, mel_centres_hz, smooth
+from medfuse.overlay import Layer, Scale, lay_frame, lay_voice, mel_centres_hz
 from medfuse.types import FrameGeometry, Modality, Prepared, PreparedVoice, Study
 from medfuse_serving.report.record import (
     MOST_FRAMES,
@@ -22,22 +22,15 @@ from medfuse_serving.report.record import (
     SPECTROGRAM_COLUMNS,
     EvidenceRecord,
     FrameEvidence,
-    ImagePart,
     LayerRecord,
     NoteEvidence,
     OutlineRecord,
     SpotRecord,
     VoiceEvidence,
-    VoicePart,
 )
 
 FEW = 4
 """With more frames than these, each is half as large."""
-
-SPAN_S = 0.5
-"""Length of a recording's spans."""
-
-THIRDS = 3
 
 
 def choose_numbers(
@@ -115,46 +108,6 @@ def lay_frames(
 def lay_recording(values: Float[np.ndarray, "t f"], scale: Scale) -> LayerRecord:
     """Lay a map over the spectrogram."""
     return _to_record(_narrow(lay_voice(values, scale)))
-
-
-def find_image_parts(
-    values: Float[np.ndarray, "s h w"], geometry: Sequence[FrameGeometry], scale: Scale
-) -> tuple[ImagePart, ...]:
-    """Say what each ninth of each frame has of a map, the strongest first."""
-    parts = []
-    for number, (own, place) in enumerate(zip(values, geometry, strict=True), start=1):
-        shown = own if scale.additive else smooth(Modality.IMAGE, own)
-        shown = shown[place.top : place.top + place.height, place.left : place.left + place.width]
-        for row, band in enumerate(np.array_split(shown, THIRDS, axis=0)):
-            for column, cell in enumerate(np.array_split(band, THIRDS, axis=1)):
-                value = _sum_up(cell, scale)
-                parts.append(ImagePart(number=number, row=row, column=column, value=value))
-    return tuple(sorted(parts, key=lambda part: -abs(part.value)))
-
-
-def find_voice_parts(
-    values: Float[np.ndarray, "t f"], voice: PreparedVoice, scale: Scale
-) -> tuple[VoicePart, ...]:
-    """Say what each half second of a recording has of a map, the strongest first."""
-    shown = values if scale.additive else smooth(Modality.VOICE, values)
-    times = voice.start_s + voice.step_s * np.arange(len(values))
-    parts = []
-    for span in range(int(times[-1] // SPAN_S) + 1):
-        inside = (times >= span * SPAN_S) & (times < (span + 1) * SPAN_S)
-        if inside.any():
-            end = min((span + 1) * SPAN_S, voice.duration_s)
-            value = _sum_up(shown[inside], scale)
-            parts.append(VoicePart(start_s=span * SPAN_S, end_s=end, value=value))
-    return tuple(sorted(parts, key=lambda part: -abs(part.value)))
-
-
-def _sum_up(values: Float[np.ndarray, "..."], scale: Scale) -> float:
-    """Give the sum of a part, or its strongest value where sums mean nothing."""
-    if not values.size:
-        return 0.0
-    if scale.additive:
-        return float(values.sum(dtype=np.float64))
-    return float(values.flat[np.abs(values).argmax()])
 
 
 def _cut_note(text: str) -> NoteEvidence:

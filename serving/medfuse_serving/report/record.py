@@ -17,7 +17,7 @@ from medfuse.types import Modality
 from medfuse_serving.answer import Answer
 from medfuse_serving.evidence import Piece
 
-SCHEMA: Final = "medfuse.report/1"
+SCHEMA: Final = "medfuse.report/2"
 ATTACHMENT = "medfuse-report.json"
 """The name under which a report's record is attached to it."""
 
@@ -145,33 +145,14 @@ class LayerRecord(Settings):
     spots: tuple[SpotRecord, ...]
 
 
-class ImagePart(Settings):
-    """A ninth of a frame and what its map has there."""
-
-    number: int = Field(description="of the frame")
-    row: int = Field(ge=0, le=2, description="0 is the upper third")
-    column: int = Field(ge=0, le=2, description="0 is the left third of the picture")
-    value: float
-
-
-class VoicePart(Settings):
-    """A span of the recording and what the map has there."""
-
-    start_s: float
-    end_s: float
-    value: float
-
-
 class ExplainedRecord(Settings):
-    """Why one target was answered so: its record, its pictures and their strongest parts."""
+    """Why one target was answered so: its record, its evidence and its pictures."""
 
     record: ExplanationRecord
     additive: bool = Field(description="whether parts add up, so that they are sums")
-    pieces: tuple[Piece, ...] = Field(description="the evidence that the sentences name")
+    pieces: tuple[Piece, ...] = Field(description="the evidence of its tables and sentences")
     frames: tuple[LayerRecord, ...] = Field(description="one for each of the evidence's frames")
-    image_parts: tuple[ImagePart, ...] = Field(description="all, the strongest first")
     voice: LayerRecord | None
-    voice_parts: tuple[VoicePart, ...]
 
 
 Decision = Literal["accept", "edit", "override", "acknowledge"]
@@ -225,7 +206,7 @@ StudyId = Annotated[str, Field(min_length=1, max_length=64)]
 class ReportRecord(Settings):
     """All that a report says."""
 
-    schema_name: Literal["medfuse.report/1"] = Field(default=SCHEMA, alias="schema")
+    schema_name: Literal["medfuse.report/2"] = Field(default=SCHEMA, alias="schema")
     language: str = Field(description="of the pages")
     made_at: AwareDatetime
     study_id: StudyId | None = Field(

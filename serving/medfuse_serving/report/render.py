@@ -51,12 +51,8 @@ from medfuse_serving.report.seal import BLANK, seal
 BAR = 10
 """Squares of a bar that stands for a probability of 1."""
 
-TABLE_ROWS = 6
-"""Strongest parts of a map that its table has."""
-
-WORD_ROWS = 8
-WORD_CHARACTERS = 30
-"""Most characters of a word that stands in a table."""
+MARKED_WORDS = 16
+"""Words of a note that have their number, the strongest."""
 
 TICKS = 5
 
@@ -374,33 +370,16 @@ def _draw_explanation(
         paper.heading(language.text("Image: what spoke for and against"), 11.0)
         _draw_frames(paper, language, record, explained)
         _draw_legend(paper, language, explained, Modality.IMAGE)
-        _draw_parts(
-            paper,
-            language,
-            explained,
-            Modality.IMAGE,
-            [
-                (words.say_image_part(language, part), part.value)
-                for part in explained.image_parts[:TABLE_ROWS]
-            ],
-        )
+        _draw_pieces(paper, language, explained, Modality.IMAGE)
     if own.words is not None and record.evidence.note is not None:
         paper.heading(language.text("Note: what spoke for and against"), 11.0)
         _draw_note(paper, language, record, explained)
+        _draw_pieces(paper, language, explained, Modality.NOTE)
     if explained.voice is not None:
         paper.heading(language.text("Recording: what spoke for and against"), 11.0)
         _draw_spectrogram(paper, language, record, explained.voice)
         _draw_legend(paper, language, explained, Modality.VOICE)
-        _draw_parts(
-            paper,
-            language,
-            explained,
-            Modality.VOICE,
-            [
-                (words.say_voice_part(language, part), part.value)
-                for part in explained.voice_parts[:TABLE_ROWS]
-            ],
-        )
+        _draw_pieces(paper, language, explained, Modality.VOICE)
 
 
 def _draw_shares(paper: Paper, language: Language, explained: ExplainedRecord) -> None:
@@ -417,7 +396,7 @@ def _draw_shares(paper: Paper, language: Language, explained: ExplainedRecord) -
     ]
     head = (
         language.text("Modality"),
-        language.text("Share in logits"),
+        language.text("Shapley share in logits"),
         language.text("Of all shares"),
         language.text("Lowest and highest over baselines") if own.band else "",
     )
@@ -450,6 +429,8 @@ def _draw_shares(paper: Paper, language: Language, explained: ExplainedRecord) -
         SMALL,
         GREY,
     )
+    if explained.additive:
+        paper.paragraph(words.say_difference(language, own), SMALL, GREY)
 
 
 def _draw_frames(
@@ -535,15 +516,14 @@ def _draw_spectrogram(
 def _draw_note(
     paper: Paper, language: Language, record: ReportRecord, explained: ExplainedRecord
 ) -> None:
-    """Draw the note with its strongest words' numbers, and the same as a table."""
+    """Draw the note with its strongest words' numbers."""
     note, own = record.evidence.note, explained.record
     assert note is not None
     assert own.words is not None
     scale = own.scale[Modality.NOTE]
-    decimals = 3 if scale.full < 0.1 else 2
     ranked = sorted(own.words, key=lambda word: -abs(word.value))
     marked = {
-        word.start for word in ranked[: 2 * WORD_ROWS] if abs(word.value) >= NUMBERED * scale.full
+        word.start for word in ranked[:MARKED_WORDS] if abs(word.value) >= NUMBERED * scale.full
     }
     at = 0
     for word in own.words:
@@ -553,7 +533,8 @@ def _draw_note(
         paper.flow(between, colour=GREY)
         own_text = note.text[word.start : word.end]
         if word.start in marked:
-            number = f"\N{NO-BREAK SPACE}{format_signed(word.value, decimals)}"
+            number = words.say_number(word.value, Modality.NOTE, scale.full)
+            number = f"\N{NO-BREAK SPACE}{number}"
             paper.flow(own_text, number, ACCENT if word.value < 0 else ALARM)
         else:
             paper.flow(own_text)
@@ -571,8 +552,6 @@ def _draw_note(
         SMALL,
         GREY,
     )
-    rows = [(_cut(word.text), value) for word in ranked[:WORD_ROWS] if (value := word.value) != 0]
-    _draw_parts(paper, language, explained, Modality.NOTE, rows, decimals)
 
 
 def _draw_note_rest(paper: Paper, language: Language, record: ReportRecord) -> None:
@@ -589,26 +568,25 @@ def _draw_note_rest(paper: Paper, language: Language, record: ReportRecord) -> N
         )
 
 
-def _draw_parts(
-    paper: Paper,
-    language: Language,
-    explained: ExplainedRecord,
-    modality: Modality,
-    rows: Sequence[tuple[str, float]],
-    decimals: int = 2,
+def _draw_pieces(
+    paper: Paper, language: Language, explained: ExplainedRecord, modality: Modality
 ) -> None:
-    """Draw a map as a table: its strongest parts, the strongest first, and its sum."""
-    names = {
-        Modality.IMAGE: language.text("Part of the image"),
-        Modality.NOTE: language.text("Word"),
-        Modality.VOICE: language.text("Span of the recording"),
-    }
-    number = language.text("Sum in logits") if explained.additive else language.text("Strongest")
-    table = [(where, format_signed(value, decimals)) for where, value in rows]
-    if explained.additive and modality in explained.record.sums:
+    """Draw a modality's evidence as the page's table has it, and its sum."""
+    full = explained.record.scale[modality].full
+    numbers = [(p, p.value) for p in explained.pieces if p.modality is modality]
+    table = [
+        (words.capital(words.say_piece(language, piece)), words.say_number(value, modality, full))
+        for piece, value in numbers
+    ]
+    number = language.text("Strongest value")
+    if explained.additive:
+        number = language.text("Sum in logits")
         total = explained.record.sums[modality]
-        table.append((language.text("The whole map"), format_signed(total, decimals)))
-    paper.rows((names[modality], number), table, (5, 2), right=(1,), size=SMALL)
+        table.append(
+            (words.say_sum(language, explained.record), words.say_number(total, modality, full))
+        )
+    head = (language.text("Evidence"), number)
+    paper.rows(head, table, (5, 2), right=(1,), size=SMALL)
 
 
 def _draw_legend(
@@ -714,7 +692,3 @@ def _novel_share(record: ReportRecord) -> str:
 
 def _list_versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _cut(word: str) -> str:
-    return word if len(word) <= WORD_CHARACTERS else f"{word[: WORD_CHARACTERS - 1]}…"

@@ -3,11 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 from medfuse.attribution.record import ExplanationRecord
-from medfuse.overlay import MAP_LEGEND, NOTE_LEGEND, Scale, map_legend_values, note_legend_values
+from medfuse.overlay import (
+    MAP_LEGEND,
+    NOTE_LEGEND,
+    Scale,
+    count_decimals,
+    format_signed,
+    map_legend_values,
+    note_legend_values,
+)
 from medfuse.types import Modality
 from medfuse_serving.evidence import AreaPlace, Piece, WordsPlace
 from medfuse_serving.language import Language, message
-from medfuse_serving.report.record import ImagePart, ReferralRecord, VoicePart
+from medfuse_serving.report.record import ReferralRecord
 
 PLACES = (
     (message("upper left"), message("upper middle"), message("upper right")),
@@ -69,7 +77,11 @@ def _translate(language: Language, values: Mapping[str, str]) -> dict[str, str]:
 
 def title(language: Language, name: str) -> str:
     """Say a model's name for something as a heading or a table has it."""
-    said = language.name(name)
+    return capital(language.name(name))
+
+
+def capital(said: str) -> str:
+    """Begin what is said with a capital letter."""
     return said[:1].upper() + said[1:]
 
 
@@ -138,19 +150,59 @@ def say_shares(language: Language, record: ExplanationRecord, pieces: Sequence[P
     return sentences
 
 
+def say_number(value: float, modality: Modality, full: float) -> str:
+    """Write a number of a map with as many decimals as its picture has.
+
+    Args:
+        value: The number.
+        modality: Of the map; of words the scale sets the decimals, of areas there are two.
+        full: The value of the map's scale where its colour is full.
+    """
+    return format_signed(value, count_decimals(full) if modality is Modality.NOTE else 2)
+
+
+def say_sum(language: Language, record: ExplanationRecord) -> str:
+    """Name what the pieces of a map add up to, which is no Shapley share."""
+    return language.text(
+        "Sum of the map against {baseline}", baseline=look_up(language, BASELINES, record.baseline)
+    )
+
+
+def say_difference(language: Language, record: ExplanationRecord) -> str:
+    """Say how a modality's Shapley share and the sum of its map differ."""
+    return language.text(
+        "A modality has two numbers, which measure different things and can differ. Its Shapley "
+        "share is what the output loses without it, on average over what else is there (without: "
+        "{baseline}). The sum of its map is what {method} gives to its parts, all that is given "
+        "taken together (against: {map_baseline}).",
+        baseline=look_up(language, BASELINES, record.shares.baseline),
+        method=look_up(language, METHODS, record.method),
+        map_baseline=look_up(language, BASELINES, record.baseline),
+    )
+
+
 def say_piece(language: Language, piece: Piece) -> str:
     """Name a piece of evidence."""
     place = piece.place
     if place is None:
         return language.text("everything else")
     if isinstance(place, AreaPlace):
+        where = {"place": language.text(PLACES[place.row][place.column]), "number": place.frame}
+        if place.outlined:
+            return language.text(
+                "the area outlined in the {place} of frame {number} as it is shown", **where
+            )
         return language.text(
-            "the area outlined in the {place} of frame {number} as it is shown",
-            place=language.text(PLACES[place.row][place.column]),
-            number=place.frame,
+            "the {place} of frame {number} as it is shown, outside any outline", **where
         )
     if isinstance(place, WordsPlace):
         return language.text('"{phrase}"', phrase=place.text)
+    if place.low_hz is None or place.high_hz is None:
+        return language.text(
+            "{start} to {end} s, outside any outline",
+            start=f"{place.start_s:.1f}",
+            end=f"{place.end_s:.1f}",
+        )
     return language.text(
         "{start} to {end} s at {low} to {high} Hz",
         start=f"{place.start_s:.2f}",
@@ -158,19 +210,6 @@ def say_piece(language: Language, piece: Piece) -> str:
         low=f"{place.low_hz:.0f}",
         high=f"{place.high_hz:.0f}",
     )
-
-
-def say_image_part(language: Language, part: ImagePart) -> str:
-    """Name a ninth of a frame."""
-    place = language.text(PLACES[part.row][part.column])
-    return language.text(
-        "the {place} of frame {number} as it is shown", place=place, number=part.number
-    )
-
-
-def say_voice_part(language: Language, part: VoicePart) -> str:
-    """Name a span of a recording."""
-    return language.text("{start} to {end} s", start=f"{part.start_s:.1f}", end=f"{part.end_s:.1f}")
 
 
 def say_reason(language: Language, referral: ReferralRecord) -> str:
