@@ -128,6 +128,11 @@ def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     assert "Voice: not given" in show_answer(Desk(answer=to_answer(alone)))
 
 
+def test_what_to_press_depends_on_whether_a_study_is_open() -> None:
+    assert "Open a study or give its parts" in show_answer(Desk())
+    assert "This study has no answer yet; press Predict." in show_answer(Desk(study=make_study()))
+
+
 def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor) -> None:
     data = "INDICATION: fièvre\r\nHISTORY: toux".encode("cp1252")
     desk = lay_out(ENGLISH, Study(note=data), SETTINGS, Shelves())
@@ -767,7 +772,12 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     monkeypatch.setattr(steady, "delay_s", 0.05)
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
+    progress = page.locator("#explanation .mf-progress")
+    expect(progress).to_contain_text(re.compile("[1-9] %"))
+    # The browser's own bar has a track that looks full.
+    bar = progress.locator("progress")
+    assert bar.evaluate("e => getComputedStyle(e).backgroundColor") == "rgba(0, 0, 0, 0)"
+    assert bar.evaluate("e => getComputedStyle(e).appearance") == "none"
     stop.press("Enter")
     expect_blank(page.locator("#explanation"))
     expect(stop).to_be_hidden()

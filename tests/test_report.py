@@ -266,6 +266,21 @@ def test_the_evidence_is_the_page_s_and_adds_up_to_each_map(
     assert (first.column, first.outlined) == (2, False)
 
 
+def test_no_heading_is_parted_from_its_table_and_no_small_table_is_parted() -> None:
+    rows = [("first", "one\ntwo"), ("second", "a\nb\nc"), ("last", "x")]
+    for above in range(40, 50):
+        paper = Paper(title="t", tag="en", made_at=MADE, foot=("x",))
+        with closing(paper):
+            for _ in range(above):
+                paper.paragraph("line")
+            paper.heading("Heading")
+            paper.rows((), rows, (1, 1))
+            document = pypdfium2.PdfDocument(bytes(paper.output()))
+        pages = [page.get_textpage().get_text_range() for page in document]
+        document.close()
+        assert sum("Heading" in page and "first" in page and "last" in page for page in pages) == 1
+
+
 def test_a_reading_stands_on_the_first_page(predictor: Predictor) -> None:
     reading = Reading(
         impression="No nodule; a vessel seen end on.",

@@ -6,6 +6,7 @@ from medfuse.config import PrepareSettings
 from medfuse.data.studies import StudyFiles
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
+from medfuse.types import Study
 from medfuse_serving import rendering
 from medfuse_serving.dictation_view import dictated_html
 from medfuse_serving.missing import Reaches
@@ -125,7 +126,9 @@ def show_answer(desk: Desk) -> str:
     """Show the model's answer, without the score of what its explanations leave to a human."""
     language = desk.language
     if desk.answer is None:
-        said = language.text("Open an example or give a study's parts, then press Predict.")
+        said = language.text("Open a study or give its parts, then press Predict.")
+        if desk.study != Study():
+            said = language.text("This study has no answer yet; press Predict.")
         body = rendering.empty_html(said)
     else:
         records = [view.record for view in desk.views]

@@ -13,7 +13,7 @@ import matplotlib
 import pylopdf_fonts_zh_cn
 import segno
 from fpdf import FPDF
-from fpdf.enums import TableBordersLayout, WrapMode, XPos, YPos
+from fpdf.enums import MethodReturnValue, TableBordersLayout, WrapMode, XPos, YPos
 from fpdf.fonts import FontFace, TTFFont
 from PIL import Image
 
@@ -35,6 +35,9 @@ PADDING = (0.7, 1.2)
 
 TOGETHER = 10
 """Rows of a table that is not begun where they don't fit on the page."""
+
+HEADING = 11.0
+"""Most height of a section's heading."""
 
 _CHINESE = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _PIECES = re.compile(
@@ -76,6 +79,7 @@ class Paper(FPDF):
         """
         super().__init__(format="A4", unit="mm", enforce_compliance="PDF/A-3U")
         self._foot = foot
+        self._heading: tuple[str, float] | None = None
         self.set_title(title)
         self.set_lang(tag)
         self.set_creator("medfuse")
@@ -152,12 +156,14 @@ class Paper(FPDF):
         return "\n".join(lines)
 
     def heading(self, text: str, size: float = 13.0) -> None:
-        """Begin a section, not at the foot of a page."""
-        self.keep(30.0)
+        """Begin a section: its heading is written with what comes next, on the same page."""
+        self._heading = (self.printable(text), size)
+
+    def _write_heading(self, text: str, size: float) -> None:
         if self.get_y() > MARGIN + 1:
             self.ln(3.5)
         self.use(size, ACCENT)
-        self.multi_cell(0, size * 0.5, self.printable(text), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        self.multi_cell(0, size * 0.5, text, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
         self.ln(0.8)
         self.use(BODY)
 
@@ -165,6 +171,7 @@ class Paper(FPDF):
         self, text: str, size: float = BODY, colour: tuple[int, int, int] = INK, width: float = 0.0
     ) -> None:
         """Write text over the page's width, or a given one."""
+        self._begin()
         self.use(size, colour)
         room = (width or self.w - self.r_margin - self.get_x()) - 2 * self.c_margin
         self.multi_cell(
@@ -177,6 +184,15 @@ class Paper(FPDF):
         )
         self.ln(0.8)
         self.use(BODY)
+
+    def _measure(self, cells: Sequence[str], room: Sequence[float], line: float) -> float:
+        """Give a table's row its height."""
+        most = 1
+        for text, width in zip(cells, room, strict=True):
+            lines = self.multi_cell(width, line, text, dry_run=True, output=MethodReturnValue.LINES)
+            assert isinstance(lines, list)
+            most = max(most, len(lines))
+        return most * line + 2 * PADDING[0]
 
     @contextmanager
     def box(self, colour: tuple[int, int, int]) -> Iterator[None]:
@@ -215,9 +231,14 @@ class Paper(FPDF):
         """
         self.use(size)
         self.set_draw_color(*RULE)
-        self.keep(min(len(rows) + 1, TOGETHER) * (size * 0.5 + 2 * PADDING[0]))
         whole = self.w - self.l_margin - self.r_margin
         room = [whole * w / sum(widths) - 2 * PADDING[1] - 0.5 for w in widths]
+        cells = [
+            [self.wrap(self.printable(cell), width) for cell, width in zip(row, room, strict=True)]
+            for row in [*([head] if head else []), *rows]
+        ]
+        self.keep(sum(self._measure(row, room, size * 0.5) for row in cells[:TOGETHER]))
+        self.use(size)  # a heading may have been written
         aligned = tuple("RIGHT" if i in right else "LEFT" for i in range(len(widths)))
         with self.table(
             first_row_as_headings=bool(head),
@@ -230,17 +251,28 @@ class Paper(FPDF):
             wrapmode=WrapMode.WORD,
             width=whole,
         ) as table:
-            for cells in ([head] if head else []) + list(rows):
+            for texts in cells:
                 row = table.row()
-                for cell, width in zip(cells, room, strict=True):
-                    row.cell(self.wrap(self.printable(cell), width))
+                for text in texts:
+                    row.cell(text)
         self.ln(1.5)
         self.use(BODY)
 
     def keep(self, height: float) -> None:
-        """Go on to the next page unless there is so much room on this one."""
-        if self.will_page_break(height):
+        """Go on to the next page unless there is so much room on this one.
+
+        A heading that waits takes room too, and is written.
+        """
+        waiting, self._heading = self._heading, None
+        if self.will_page_break(height + (HEADING if waiting else 0.0)):
             self.add_page()
+        if waiting is not None:
+            self._write_heading(*waiting)
+
+    def _begin(self) -> None:
+        """Write a heading that waits, with room for a few lines below it."""
+        if self._heading is not None:
+            self.keep(30.0 - HEADING)
 
     def flow(self, text: str, mark: str = "", colour: tuple[int, int, int] = INK) -> None:
         """Write on in the same paragraph, a word whole on one line where it can be.
@@ -250,6 +282,7 @@ class Paper(FPDF):
             mark: Written small after it, and the text underlined, where there is one.
             colour: Of the text or of its mark.
         """
+        self._begin()
         height = BODY * 0.52
         for piece in re.findall(r"\n|[^\S\n]+|\S+", self.printable(text)):
             if piece == "\n":

@@ -172,7 +172,7 @@ def say_difference(language: Language, record: ExplanationRecord) -> str:
     """Say how a modality's Shapley share and the sum of its map differ."""
     return language.text(
         "A modality has two numbers, which measure different things and can differ. Its Shapley "
-        "share is what the output loses without it, on average over what else is there (without: "
+        "share is what the output loses without it, on average over what else is there (against: "
         "{baseline}). The sum of its map is what {method} gives to its parts, all that is given "
         "taken together (against: {map_baseline}).",
         baseline=look_up(language, BASELINES, record.shares.baseline),
