@@ -266,7 +266,7 @@ def _draw_task(paper: Paper, language: Language, record: ReportRecord, task: Tas
         "",
         language.text("What can be said"),
     )
-    paper.rows(head, rows, (3.2, 1.7, 2.7, 5.4), right=(1,))
+    paper.rows(head, rows, (2.9, 1.4, 2.5, 6.2), right=(1,))
     if task.name in said:
         paper.paragraph(said[task.name], SMALL, GREY)
 
