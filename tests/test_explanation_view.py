@@ -218,7 +218,7 @@ def test_a_recording_is_shown_in_seconds_and_hertz_with_its_player(view: View) -
 
 def test_progress_is_a_number_for_those_who_do_not_see_the_bar() -> None:
     text = progress_html(ENGLISH, 0.456)
-    assert 'role="status"' in text
+    assert 'data-told="The answer is being explained."' in text  # once, not at every step
     assert "45 %" in visible(text)
 
 

@@ -158,7 +158,7 @@ def test_what_was_found_outlasts_an_explanation_that_was_under_way(
         answer_note(page)
         monkeypatch.setattr(network, "delay_s", 0.05)
         page.get_by_role("button", name="Explain this answer").click()
-        expect(page.locator("#explanation [role=status]")).to_contain_text("%")
+        expect(page.locator("#explanation .mf-progress")).to_contain_text("%")
         page.get_by_role("button", name=ASK).click()
         table = page.locator("#reach .mf-reach")
         expect(table).to_contain_text("Wordiness")
@@ -178,12 +178,12 @@ def test_what_was_found_does_not_come_back_beside_a_note_that_is_being_typed(
         expect(table).to_have_count(1)
         monkeypatch.setattr(network, "delay_s", 0.05)
         page.get_by_role("button", name="Explain this answer").click()
-        expect(page.locator("#explanation [role=status]")).to_contain_text("%")
+        expect(page.locator("#explanation .mf-progress")).to_contain_text("%")
         page.get_by_label("Note", exact=True).press_sequentially(" and")  # which keeps the focus
         expect(table).to_have_count(0)
         monkeypatch.setattr(network, "delay_s", 0.0)
         page.wait_for_timeout(2000)  # until the explanation has ended
-        expect(page.locator("#explanation [role=status]")).to_have_count(0)
+        expect(page.locator("#explanation .mf-progress")).to_have_count(0)
         expect(table).to_have_count(0)
 
 

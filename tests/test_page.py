@@ -119,7 +119,7 @@ def test_probabilities_are_read_without_colour(predictor: Predictor) -> None:
     answer = to_answer(predictor.predict([study])[0])
     shown = show_answer(Desk(answer=answer))
     for name, probability in answer.tasks[0].probabilities.items():
-        row = shown[shown.index(name) :]
+        row = shown[shown.index(f">{name}<") :]
         assert html.escape(format_probability(probability)) in row[:300]
         assert f"width:{100 * probability:.2f}%" in row[:300]
     for text in ("Image: used", "Voice: used", answer.model_digest, answer.remarks[0].message):
@@ -626,9 +626,9 @@ def test_an_explanation_under_way_ends_when_the_study_changes(
     steady.delay_s = 0.05
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
     page.get_by_label("Note", exact=True).press_sequentially(" more")
-    expect(page.locator("#explanation [role=status]")).to_have_count(0)
+    expect(page.locator("#explanation .mf-progress")).to_have_count(0)
     asked = -1
     while asked != steady.asked:  # until none was asked for a second
         asked = steady.asked
@@ -767,10 +767,12 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     monkeypatch.setattr(steady, "delay_s", 0.05)
     begun = steady.asked
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
-    stop.click()
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
+    stop.press("Enter")
     expect_blank(page.locator("#explanation"))
     expect(stop).to_be_hidden()
+    expect(page.locator("#mf-told")).to_contain_text("The explanation was stopped.")
+    expect(page.get_by_role("button", name="Explain this answer")).to_be_focused()
     page.wait_for_timeout(2000)
     stopped = steady.asked
     expect(page.locator("#answer")).to_contain_text("%")
@@ -782,6 +784,69 @@ def test_an_explanation_that_is_under_way_is_stopped_by_hand(
     assert stopped - begun < steady.asked - stopped  # and before it was all done
 
 
+def test_what_comes_is_told_once_and_the_focus_goes_to_it(page: Page, steady: HandNetwork) -> None:
+    page.evaluate(
+        """() => {
+            window.told = [];
+            window.heard = [];
+            new MutationObserver((changes) => {
+                for (const { addedNodes } of changes) {
+                    for (const node of addedNodes) told.push(node.textContent);
+                }
+            }).observe(document.querySelector("#mf-told"), { childList: true });
+            const live = "[role=status], [role=alert], [aria-live]";
+            new MutationObserver(() => {
+                for (const place of document.querySelectorAll(live)) {
+                    if (place.textContent) heard.push(place.textContent);
+                }
+            }).observe(document, { childList: true, subtree: true, characterData: true });
+        }"""
+    )
+
+    def expect_told(count: int) -> list[str]:
+        page.wait_for_function(f"told.length >= {count}")
+        said: list[str] = page.evaluate("told")
+        assert len(said) == count, said
+        return said
+
+    open_example(page)
+    ready = "^Answer ready. Findings: brightness 54.7 %, wordiness 66.8 %; Loudness: .* dB$"
+    assert re.match(ready, expect_told(1)[0])
+    expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_focused()
+    choose_brightness(page)
+    page.get_by_role("button", name="Explain this answer").press("Enter")
+    expect(page.locator("#explanation")).to_contain_text("Completeness gap")
+    expect(page.get_by_role("heading", name="Explanation", exact=True)).to_be_focused()
+    steps = ["The answer is being explained.", "Explanation ready: brightness."]
+    assert expect_told(3)[1:] == steps
+    # Nobody who has gone on is brought back.
+    steady.delay_s = 0.01
+    ask_why(page)
+    reason = page.get_by_label("Reason (needed")
+    reason.press_sequentially("I disagree")
+    assert expect_told(5)[1:] == steps * 2
+    expect(reason).to_be_focused()
+    heard = " ".join(page.evaluate("[...new Set(heard)]")).lower()
+    assert "answer ready" in heard
+    for state in ("complete", "processing", "queue", "loading"):  # Gradio's
+        assert state not in heard
+
+
+def test_an_upload_is_named_by_what_it_takes(page: Page) -> None:
+    for name in ("Images", "Prior images", "Recording"):
+        named = re.compile(rf"^{name} \(.*Click to upload")
+        expect(page.get_by_role("button", name=named)).to_have_count(1)
+    turn_to_chinese(page)
+    names = page.locator("button.upload-container").evaluate_all(
+        "all => all.map(e => document.getElementById(e.ariaLabelledByElements[0].id).textContent)"
+    )
+    assert len(set(names)) == 3
+    for name in names:
+        assert "DICOM" in name
+        assert "mages" not in name
+        assert "Recording" not in name
+
+
 def test_an_explanation_ends_soon_after_its_page_is_closed(
     browser: Browser, url: str, steady: HandNetwork
 ) -> None:
@@ -790,7 +855,7 @@ def test_an_explanation_ends_soon_after_its_page_is_closed(
         open_example(page)
         choose_brightness(page)
         ask_why(page)
-        expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+        expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
     asked = -1
     for _ in range(5):
         if asked == steady.asked:
@@ -808,7 +873,7 @@ def test_an_explanation_begins_at_once_after_one_that_was_stopped(
     # Half-way, in the midst of checks that take the graph's time again and again.
     steady.delay_s = 0.3
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
     page.get_by_role("button", name="Stop explaining").click()
     expect_blank(page.locator("#explanation"))
     ask_why(page)
@@ -818,11 +883,11 @@ def test_an_explanation_begins_at_once_after_one_that_was_stopped(
     # Pressed again, it explains what is chosen by now, and that alone.
     steady.delay_s = 0.3
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
     page.get_by_label("Finding to explain").click()
     page.get_by_role("option", name="findings: wordiness").click()
     ask_why(page)
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[5-9]. %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[5-9]. %"))
     steady.delay_s = 0.0
     expect(page.locator("#explanation")).to_contain_text("Why wordiness?")
 
@@ -859,7 +924,7 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     ask_why(page)
     expect(page.locator("#explanation")).to_contain_text("Completeness gap")
     drop = page.locator("button", has_text="Drop File Here").first
-    expect(drop).to_have_accessible_name("Click to upload or drop files")
+    expect(drop).to_have_accessible_name("Images (DICOM) Click to upload or drop files")
     turn_to_chinese(page)
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     # Gradio's own words, which it says once.
@@ -946,6 +1011,8 @@ def test_a_key_makes_the_report_or_says_that_there_is_no_answer(page: Page) -> N
     page.keyboard.press("Alt+r")
     expect(link).to_be_visible()
     expect(link).to_be_in_viewport()
+    expect(link).to_be_focused()
+    expect(page.locator("#mf-told")).to_contain_text("Report ready.")
     assert page.evaluate("presses") == 1
     turn_to_chinese(page)
     expect(link).to_have_count(0)

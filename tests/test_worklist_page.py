@@ -217,7 +217,8 @@ def test_the_next_waiting_study_is_opened_from_anywhere(page: Page, store: Store
     expect(page.locator("#note")).to_contain_text("hoarse")
     # An answer never stays beside a study that it is not of.
     expect(page.locator("#answer")).not_to_contain_text(SHOWN)
-    assert said(page).startswith("Study 2 of 3: Birch")
+    expect(page.locator("#mf-told > p").last).to_have_text("Study Birch: opened")
+    expect(page.locator("#mf-told")).not_to_contain_text("waiting")
     page.locator(f"{LIST} .mf-next").click()
     expect(page.locator("#note")).to_contain_text("fever")
     page.keyboard.press("Alt+n")
@@ -489,7 +490,9 @@ def test_the_worklist_turns_to_the_reader_s_language(page: Page) -> None:
     expect(page.locator(f"{LIST} h2")).to_have_text("工作列表")
     expect(page.get_by_role("button", name="接受")).to_have_count(0)  # there is no answer
     page.keyboard.press("Alt+n")
-    expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*待读"))
+    expect(page.locator("#mf-told > p").last).to_have_text(re.compile("^检查 Alder.*已打开$"))
+    page.locator(f"{LIST} [role=grid]").focus()
+    expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*已打开"))
 
 
 @pytest.mark.parametrize("code", ["en", "zh"])
@@ -531,7 +534,7 @@ def test_a_decision_is_kept_and_stands_in_the_report(
         expect(page.locator("#decision-place [role=alert]")).to_contain_text("needs a reason")
         assert statuses(store)[0] == "opened"
     decide(page, how, wording, reason)
-    expect(page.locator("#decision-place [role=status]")).to_contain_text(kept)
+    expect(page.locator("#decision-place [data-told]")).to_contain_text(kept)
     if how == "Accept":  # what was written for another decision is none of this one
         wording = reason = ""
     expect(page.get_by_label("Final wording")).to_have_value(wording)
@@ -623,7 +626,7 @@ def test_a_decision_outlasts_an_explanation_that_was_under_way(
     page.get_by_role("option", name="findings: brightness").click()
     monkeypatch.setattr(NETWORK, "delay_s", 0.03)
     page.get_by_role("button", name="Explain this answer").click()
-    expect(page.locator("#explanation [role=status]")).to_contain_text(re.compile("[1-9] %"))
+    expect(page.locator("#explanation .mf-progress")).to_contain_text(re.compile("[1-9] %"))
     decide(page, "Override", reason="Motion.")
     expect(page.locator("#decision-place")).to_contain_text("overridden")
     expect(page.locator("#explanation")).to_contain_text("Completeness gap", timeout=60_000)
@@ -660,7 +663,7 @@ def test_no_score_reaches_the_page_before_the_impression_is_kept(
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     expect(page.get_by_label("Your impression in words")).to_be_hidden()
     predict(page)
-    expect(page.locator("#answer [role=status]")).to_contain_text("Read first")
+    expect(page.locator("#answer [data-told]")).to_contain_text("Read first")
     expect(page.get_by_role("button", name="Explain this answer")).to_be_hidden()
     expect(page.get_by_role("button", name="Accept")).to_be_hidden()
     keep = page.get_by_role("button", name="Keep my impression")

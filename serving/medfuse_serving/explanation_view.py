@@ -103,16 +103,19 @@ def progress_html(language: Language, share: float) -> str:
     """Say how far the explanation is."""
     percent = int(100 * share)
     said = escape_text(language.text("Explaining: {percent} %", percent=percent))
+    started = escape_text(language.text("The answer is being explained."))
     return (
-        f'<div class="mf-progress" role="status"><progress max="100" value="{percent}"></progress> '
-        f"{said}</div>"
+        f'<div class="mf-progress" data-told="{started}"><progress max="100" value="{percent}" '
+        f'aria-label="{started}"></progress> {said}</div>'
     )
 
 
 def waiting_html(language: Language) -> str:
     """Say that another explanation comes first."""
     said = escape_text(language.text("Waiting for the explanation before this one to end"))
-    return f'<div class="mf-progress" role="status"><progress></progress> {said}</div>'
+    return (
+        f'<div class="mf-progress" data-told><progress aria-label="{said}"></progress> {said}</div>'
+    )
 
 
 def summary_html(language: Language, record: ExplanationRecord, pieces: Sequence[Piece]) -> str:
@@ -125,20 +128,22 @@ def summary_html(language: Language, record: ExplanationRecord, pieces: Sequence
         record: The explanation's.
         pieces: Its evidence, which the words name.
     """
-    why = language.text("Why {finding}?", finding=say_target(language, record.target))
-    heading = f"<h3>{escape_text(why)}</h3>"
+    finding = say_target(language, record.target)
+    heading = f"<h3>{escape_text(language.text('Why {finding}?', finding=finding))}</h3>"
     if record.withheld:
         failed = tuple(check for check in record.badge.checks if not check.passed)
         referral = ReferralRecord(reason="badge", targets=(record.target,), checks=failed)
+        told = language.text("Explanation withheld: {finding}. Refer to a human.", finding=finding)
         return (
-            f'<div class="mf-answer mf-explanation">{heading}'
+            f'<div class="mf-answer mf-explanation" data-told="{escape_text(told)}">{heading}'
             f"{rendering.refer_html(language, referral)}{_badge_html(language, record)}</div>"
         )
     said = "".join(
         f"<li>{escape_text(sentence)}</li>" for sentence in say_shares(language, record, pieces)
     )
+    told = language.text("Explanation ready: {finding}.", finding=finding)
     return (
-        f'<div class="mf-answer mf-explanation mf-mapped">{heading}'
+        f'<div class="mf-answer mf-explanation mf-mapped" data-told="{escape_text(told)}">{heading}'
         f'{_badge_html(language, record)}<ul class="mf-sentences">{said}</ul>'
         f'<div class="mf-halves"><div>{_shares_html(language, record)}</div>'
         f"<div>{_interactions_html(language, record)}</div></div>{_facts_html(language, record)}"

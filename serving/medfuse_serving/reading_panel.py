@@ -137,7 +137,7 @@ def wait_html(language: Language) -> str:
     said = escape_text(
         language.text("Read first: the answer is computed once your impression is kept, below.")
     )
-    body = f'<p class="mf-empty mf-read-first" role="status">{said}</p>'
+    body = f'<p class="mf-empty mf-read-first" data-told>{said}</p>'
     return rendering.card_html(language.text("Answer"), body)
 
 
@@ -149,7 +149,7 @@ def decision_html(language: Language, step: ReadingStep | None, *, stored: bool)
     if step.decision is not None:
         told = escape_text(language.text(DECIDED[step.decision]))
         # By the time, the browser tells what was typed since (`web/impression.js`).
-        said = f'<p role="status" data-at="{step.decided_at}"><b>{told}</b></p>'
+        said = f'<p data-told data-at="{step.decided_at}"><b>{told}</b></p>'
     where = ""
     if not stored:
         alone = language.text(

@@ -42,6 +42,7 @@ WAVE_POINTS = 300
 
 WORDS = {
     "log-out": message("Log out"),
+    "stopped": message("The explanation was stopped."),
     "viewer": message("image viewer"),
     "keys": message(
         "Image. Arrows set window and level, with Shift they move the picture; plus and minus "
@@ -121,7 +122,7 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
             f"<p>{escape_text(body)}</p></section>"
         )
     # A long one scrolls, so keys must reach it.
-    label = escape_text(language.text("The note by sections"))
+    label = escape_text(language.text("The note in its sections"))
     region = f'role="region" aria-label="{label}" tabindex="0"'
     return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
 
@@ -182,7 +183,8 @@ def answer_html(
         said = (describe_promises(answer.promises, language), describe_basis(answer, language))
         promises = "".join(f'<p class="mf-legend">{escape_text(s)}</p>' for s in said if s)
     return (
-        f'<div class="mf-answer{" mf-referred" if is_withheld(answer, own) else ""}">'
+        f'<div class="mf-answer{" mf-referred" if is_withheld(answer, own) else ""}" '
+        f'data-told="{escape_text(_say_answer(language, answer, referrals))}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
         + ("" if text is None else _text_html(language, text))
@@ -190,6 +192,26 @@ def answer_html(
         + (f'<h4>{about}</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">{model} <code>{answer.model_digest}</code></p></div>'
     )
+
+
+def _say_answer(language: Language, answer: Answer, referrals: Mapping[str, ReferralRecord]) -> str:
+    """Say in a line that the answer has come, and what it is."""
+    said = []
+    for task in answer.tasks:
+        if not task.used:
+            found = [describe_reading(task, answer.used, language)]
+        elif set(list_questions(task)) <= set(referrals):
+            found = [language.text("refer to a human")]
+        elif task.kind is TaskKind.REGRESSION:
+            found = [format_value(task)]
+        else:
+            found = [
+                f"{language.name(name)} {format_probability(p)}"
+                for name, p in task.probabilities.items()
+                if f"{task.name}.{name}" not in referrals
+            ]
+        said.append(f"{title(language, task.name)}: {', '.join(found)}")
+    return language.text("Answer ready. {answer}", answer="; ".join(said))
 
 
 def problem_html(language: Language, problem: str, lead: str = "") -> str:

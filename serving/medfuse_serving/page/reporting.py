@@ -38,8 +38,9 @@ def shelve_report(
 def link_report(language: Language, report: Shelf) -> str:
     """Offer a report for download."""
     said = escape_text(language.text("Download the report (PDF)"))
+    ready = escape_text(language.text("Report ready."))
     return (
-        f'<p class="mf-download" role="status"><a href="shelves/{report.token}/0" '
+        f'<p class="mf-download" data-told="{ready}"><a href="shelves/{report.token}/0" '
         f'download="report.pdf">{said}</a></p>'
     )
 

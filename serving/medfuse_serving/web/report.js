@@ -1,4 +1,5 @@
-// The report's key: Alt and R do what its button does, and bring up what comes of it.
+// The report's key: Alt and R do what its button does, bring up what comes of it, and bring the
+// focus to its link.
 
 import { isKey } from "./keys.js";
 
@@ -17,6 +18,7 @@ function bringUp() {
     if (!place.querySelector("a, [role=alert]") || place.innerHTML === before) return;
     seen.disconnect();
     place.scrollIntoView({ block: "nearest" });
+    place.querySelector("a")?.focus({ preventScroll: true });
   });
   seen.observe(place, { childList: true, subtree: true });
 }

@@ -499,6 +499,7 @@ class Viewer extends HTMLElement {
   /** Mark an area of the evidence; null takes the mark off. */
   mark(name) {
     this.marked = name;
+    if (!this.marks) return; // it is not built yet
     for (const part of this.marks.querySelectorAll("[data-evidence]")) {
       part.classList.toggle("mf-marked", part.dataset.evidence === name);
     }

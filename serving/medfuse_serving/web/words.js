@@ -47,11 +47,26 @@ function translateNames(element, names = NAMING) {
   }
 }
 
+let uploads = 0;
+
+/** Name an upload by what it takes, which its label says, and by what it does. */
+function nameUpload(button) {
+  const label = button.closest(".block")?.querySelector("[data-testid=block-label]");
+  if (!label || button.hasAttribute("aria-labelledby")) return;
+  uploads += 1;
+  label.id ||= `mf-label-${uploads}`;
+  button.id ||= `mf-upload-${uploads}`;
+  button.setAttribute("aria-labelledby", `${label.id} ${button.id}`);
+}
+
 function translateAll(root) {
   const nodes = document.createTreeWalker(root, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
   for (let node = root; node !== null; node = nodes.nextNode()) {
     if (node.nodeType === Node.TEXT_NODE) translateText(node);
-    else if (node.nodeType === Node.ELEMENT_NODE) translateNames(node);
+    else if (node.nodeType === Node.ELEMENT_NODE) {
+      translateNames(node);
+      if (node.matches("button.upload-container")) nameUpload(node);
+    }
   }
 }
 

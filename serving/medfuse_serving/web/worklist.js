@@ -266,7 +266,6 @@ class Worklist extends HTMLElement {
     if (top < this.grid.scrollTop) this.grid.scrollTop = top;
     if (top + height > this.grid.scrollTop + seen) this.grid.scrollTop = top + height - seen;
     this.draw();
-    this.tellActive();
     if (open && this.row(this.active)) this.open(this.row(this.active).id);
   }
 
@@ -278,15 +277,14 @@ class Worklist extends HTMLElement {
   /** Open the next study that waits, in the order that is shown. */
   async openNext() {
     try {
-      const { row, index, total } = await ask("next", { ...this.query, after: this.dataset.opened || null });
+      const { row, index } = await ask("next", { ...this.query, after: this.dataset.opened || null });
       if (row === null) return this.tell(this.word("no-next"));
       const shown = !this.query.status || this.query.status === row.status;
       if (shown && index < this.total) {
         this.choose(index);
         await this.refresh();
       }
-      this.tellRow(row, index, total);
-      this.open(row.id);
+      this.open(row.id); // the page tells what it is then
     } catch (error) {
       this.tell(String(error.message));
     }
@@ -306,8 +304,10 @@ class Worklist extends HTMLElement {
       ArrowDown: this.active + 1, ArrowUp: this.active - 1, Home: 0, End: this.total - 1,
       PageDown: this.active + this.inView, PageUp: this.active - this.inView,
     };
-    if (event.key in steps) this.choose(steps[event.key]);
-    else if (event.key === "Enter") this.choose(this.active, true);
+    if (event.key in steps) {
+      this.choose(steps[event.key]);
+      this.tellActive();
+    } else if (event.key === "Enter") this.choose(this.active, true);
     else if (event.key === "/") this.filter.focus();
     else return;
     event.preventDefault();

@@ -76,9 +76,15 @@ def list_html(language: Language, row: StudyRow | None) -> str:
     """
     words = escape_text(json.dumps({k: _say(language, v) for k, v in WORDS.items()}))
     opened, status = ("", "") if row is None else (row.id, row.status)
+    told = ""
+    if row is not None:
+        said = language.text(
+            "Study {label}: {status}", label=row.label, status=language.text(WORDS[row.status])
+        )
+        told = f'<span hidden data-leads-to="image" data-told="{escape_text(said)}"></span>'
     return (
         f'<mf-worklist data-words="{words}" data-opened="{opened}" data-status="{status}">'
-        "</mf-worklist>"
+        f"</mf-worklist>{told}"
     )
 
 
