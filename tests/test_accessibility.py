@@ -96,7 +96,7 @@ def test_a_long_note_and_a_file_too_large_break_no_rule(browser: Browser, served
         note = page.get_by_label("Note", exact=True)
         note.fill("\n".join(f"line {number}" for number in range(60)))
         note.blur()
-        shown = page.locator("#note").get_by_role("region", name="The note in its sections")
+        shown = page.locator("#note").get_by_role("region", name="The note by sections")
         expect(shown).to_contain_text("line 59")
         assert shown.evaluate("e => e.scrollHeight > e.clientHeight")
         assert_accessible(page, "a long note")

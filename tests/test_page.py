@@ -108,7 +108,7 @@ def test_every_section_has_a_name_in_each_language() -> None:
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
 def test_no_note_can_write_html_or_templates(text: str) -> None:
     shown = note_html(ENGLISH, f"FINDINGS: {text}".encode(), NoteSettings(), Limits())
-    shown = shown.replace(' role="region" aria-label="The note in its sections" tabindex="0"', "")
+    shown = shown.replace(' role="region" aria-label="The note by sections" tabindex="0"', "")
     inside = re.sub(r"</?(div|section|h4|span|p)( class=\"[a-z -]+\")?>", "", shown)
     assert not set(inside) & set("<>\"'${}`")
     assert "".join(text.split()) in "".join(html.unescape(inside).split())

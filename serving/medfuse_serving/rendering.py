@@ -122,7 +122,7 @@ def note_html(language: Language, data: bytes, settings: NoteSettings, limits: L
             f"<p>{escape_text(body)}</p></section>"
         )
     # A long one scrolls, so keys must reach it.
-    label = escape_text(language.text("The note in its sections"))
+    label = escape_text(language.text("The note by sections"))
     region = f'role="region" aria-label="{label}" tabindex="0"'
     return f'<div class="mf-note" {region}>{"".join(parts)}</div>'
 
