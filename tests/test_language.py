@@ -263,14 +263,19 @@ def test_what_an_answer_promises_is_said_in_both_languages() -> None:
     )
     chinese = find_language("zh")
     assert describe_judgement(judgement, promises) == (
-        "present · not sure · positive at 90% sensitivity"
+        "present · not sure · above the screening threshold (90% sensitivity)"
     )
     assert describe_judgement(judgement, promises, chinese) == (
-        "有 · 把握不足 · 按 90% 灵敏度判为阳性"
+        "有 · 把握不足 · 高于筛查阈值（灵敏度 90%）"
     )
     both = judgement.model_copy(update={"possible": ("absent", "present"), "positive": None})
     assert describe_judgement(both, promises, chinese) == "无法判断 · 把握不足"
     assert "90%" in describe_promises(promises, chinese)
+    # What is above a threshold for screening is no verdict, least of all beside "can't tell".
+    for language, verdict in ((ENGLISH, "positive"), (chinese, "阳性")):
+        unsure = both.model_copy(update={"positive": True})
+        assert verdict not in describe_judgement(unsure, promises, language)
+        assert verdict not in describe_promises(promises, language)
 
 
 def test_a_language_without_a_message_says_it_in_english() -> None:

@@ -272,7 +272,7 @@ def test_every_served_answer_carries_what_is_promised_of_it(predictor: Predictor
 def test_the_page_says_what_may_be_said(predictor: Predictor) -> None:
     (prediction,) = predictor.predict([make_study()])
     page = answer_html(ENGLISH, to_answer(replace(prediction, novelty={})))
-    assert "present · sure · positive at 90% sensitivity" in page
+    assert "present · sure · above the screening threshold (90% sensitivity)" in page
     assert "can&#x27;t tell · not sure" in page
     assert "(90% interval)" in page
     plain = answer_html(ENGLISH, to_answer(replace(prediction, promises=None, novelty={})))

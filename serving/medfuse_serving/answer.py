@@ -43,7 +43,8 @@ class JudgementAnswer(Settings):
     likeliest: str = Field(description="the most probable class; empty for a regression")
     sure: bool = Field(description="likely enough for the promised risk of error")
     positive: bool | None = Field(
-        description="called positive at the promised sensitivity; null where not known"
+        description="above the screening threshold, which keeps the promised sensitivity; null "
+        "where not known"
     )
     exact: bool | None = Field(
         default=None,
@@ -254,7 +255,9 @@ def describe_judgement(
     if judgement.positive:
         sensitivity = f"{promises.sensitivity:.0%}"
         parts.append(
-            language.text("positive at {sensitivity} sensitivity", sensitivity=sensitivity)
+            language.text(
+                "above the screening threshold ({sensitivity} sensitivity)", sensitivity=sensitivity
+            )
         )
     return " · ".join(parts)
 
@@ -263,9 +266,12 @@ def describe_promises(promises: PromiseAnswer, language: Language = ENGLISH) -> 
     """Say what the words of `describe_judgement` mean."""
     return language.text(
         "What is named is what cannot be left out; the truth is among it in {coverage} of studies "
-        "like those checked. Sure: at most {risk} of such answers are wrong.",
+        "like those checked. Sure: at most {risk} of such answers are wrong. Of studies with "
+        "a finding, {sensitivity} lie above its screening threshold; those without it may lie "
+        "above it too, so it confirms nothing.",
         coverage=f"{promises.coverage:.0%}",
         risk=f"{promises.risk:.0%}",
+        sensitivity=f"{promises.sensitivity:.0%}",
     )
 
 
