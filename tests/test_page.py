@@ -955,7 +955,7 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
     # The same language is there after the page is loaded anew, on what has been laid since.
     page.reload()
     expect(page.get_by_role("button", name="预测")).to_be_visible()
-    expect(page.locator("#answer")).to_contain_text("打开示例或提供检查资料")
+    expect(page.locator("#answer")).to_contain_text("打开检查或提供检查资料")
     page.get_by_label("示例检查").click()
     page.get_by_role("option", name="first").click()
     expect(page.locator("#image .mf-what")).to_contain_text("像素")
