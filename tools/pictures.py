@@ -53,6 +53,7 @@ def take(demo: Path, out: Path, code: str, study: str) -> None:
 
             def see(screen: str) -> None:
                 page.mouse.move(0, 0)
+                page.evaluate("scrollTo(0, 0)")  # what sticks would lie where it is scrolled to
                 page.wait_for_timeout(1500)
                 picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
                 path = out / f"{screen.replace(' ', '-')}-{code}.png"
