@@ -70,6 +70,8 @@ def give(page: Page, language: Language, files: StudyFiles) -> None:
     say = language.text
     page.get_by_role("button", name=say("Clear all")).click()
     expect(page.locator("#image")).to_contain_text(say("No image given."))
+    expect(page.get_by_label(say("Note"), exact=True)).to_have_value("")
+    page.wait_for_timeout(500)  # nobody gives a file while the fields are still being emptied
     places = page.locator("input[type=file]")
     images, note, recording = (places.nth(i) for i in (0, 2, 4))
     images.set_input_files(files.images)

@@ -93,6 +93,7 @@ def take(url: str, out: Path, example: str | None, finding: str | None) -> None:
         page.mouse.move(0, 0)
         time.sleep(1)  # until the button's and the spinner's transitions are over
         out.parent.mkdir(parents=True, exist_ok=True)
+        page.evaluate("scrollTo(0, 0)")  # what sticks would lie where it is scrolled to
         page.screenshot(path=out, full_page=True)
         browser.close()
     say(f"{name}: {out}")
