@@ -69,7 +69,7 @@ def give(page: Page, language: Language, files: StudyFiles) -> None:
     """Clear the page, give a study's files by hand, each in its place, and have it answered."""
     say = language.text
     page.get_by_role("button", name=say("Clear all")).click()
-    expect(page.locator("#image")).to_contain_text(say("No image"))
+    expect(page.locator("#image")).to_contain_text(say("No image given."))
     places = page.locator("input[type=file]")
     images, note, recording = (places.nth(i) for i in (0, 2, 4))
     images.set_input_files(files.images)

@@ -10,6 +10,8 @@ const SPOKEN = ".mf-spoken-words > button"; // the words of a dictation
 // Marks ---------------------------------------------------------------------------------------
 
 let shown = null; // what "Show" or a key left a mark on: its name, and whose table it is of
+let pointer = null; // where it was last
+let rested = null; // where it was as something was shown: what scrolls under it is not pointed at
 
 const table = () => document.querySelector(ROWS)?.dataset.shelf;
 const viewer = () => document.querySelector("mf-viewer:not([data-prior])");
@@ -28,7 +30,16 @@ function mark(name) {
   viewer()?.mark?.(name);
 }
 
-document.addEventListener("pointerover", ({ target }) => mark(nameOf(target)));
+for (const moved of ["pointermove", "pointerdown"]) {
+  document.addEventListener(moved, ({ clientX, clientY }) => {
+    pointer = `${clientX} ${clientY}`;
+  }, true);
+}
+document.addEventListener("pointerover", ({ target, clientX, clientY }) => {
+  if (rested === `${clientX} ${clientY}`) return;
+  rested = null;
+  mark(nameOf(target));
+});
 document.addEventListener("focusin", ({ target }) => {
   mark(nameOf(target));
   if (target.matches?.(SPOKEN)) stopTabAt(target);
@@ -65,6 +76,7 @@ function show(name, frame) {
   const switched = document.querySelector("#overlays input");
   if (switched && !switched.checked) switched.click();
   shown = { name, table: table() };
+  rested = pointer;
   if (frame !== undefined) {
     viewer()?.turn(Number(frame));
     viewer()?.scrollIntoView({ block: "nearest" });
