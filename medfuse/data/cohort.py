@@ -230,7 +230,7 @@ def read_cohort(settings: CohortSettings, tasks: Sequence[Task]) -> Cohort:
         CohortError: The table or a named column is missing, a cell cannot be used (the message
             gives its row and column, never its content), or a patient is in two splits.
     """
-    cohort = _read_rows(_Reader(settings, tuple(tasks), read_table(settings)))
+    cohort = _read_rows(_Reader(settings, tuple(tasks), read_cells(settings.table)))
     _check_splits(cohort.rows)
     if settings.sentences is None:
         return cohort
@@ -246,7 +246,7 @@ def read_unlabelled(settings: CohortSettings) -> Cohort:
         CohortError: As of `read_cohort`, but for labels and for some missing files.
     """
     settings = settings.model_copy(update={"unlabelled": "train", "labels": {}})
-    reader = _Reader(settings, (), read_table(settings))
+    reader = _Reader(settings, (), read_cells(settings.table))
     reader.some_missing = True
     cohort = _read_rows(reader)
     _check_splits(cohort.rows)
@@ -259,7 +259,7 @@ def read_whole_table(settings: CohortSettings, tasks: Sequence[Task]) -> WholeTa
     Raises:
         CohortError: The table or a named column is missing, or a cell cannot be used.
     """
-    reader = _Reader(settings, tuple(tasks), read_table(settings))
+    reader = _Reader(settings, tuple(tasks), read_cells(settings.table))
     reader.bare = not any(reader.columns[role] for role in ("images", "note", "note_text", "voice"))
     cohort = _read_rows(reader)
     used = {*reader.columns.values(), *(c for own in reader.labels for c in own.columns)}
@@ -307,15 +307,6 @@ def load_study(row: CohortRow) -> Study:
         )
     except OSError as error:
         raise CohortError(f"row {row.number}: a file cannot be read ({error.strerror})") from None
-
-
-def read_table(settings: CohortSettings) -> pd.DataFrame:
-    """Read every cell as text, empty where there is none.
-
-    Raises:
-        CohortError: The table cannot be read.
-    """
-    return read_cells(settings.table)
 
 
 class _Reader:

@@ -16,7 +16,8 @@ from tomlkit import TOMLDocument
 from tomlkit.items import Table
 
 from medfuse.config import PrepareSettings
-from medfuse.data.cohort import CohortSettings, read_table
+from medfuse.data.cohort import CohortSettings
+from medfuse.data.table import read_cells
 from medfuse.errors import CohortError
 from medfuse.leaks.check import CheckRequest, check_cohort
 from medfuse.leaks.report import PAGE, LeakFinding, LeakReport, Remedy, format_report
@@ -172,7 +173,7 @@ def _move_table(request: CheckRequest, out: Path) -> CheckRequest:
     cohort = request.cohort
     root = cohort.root or cohort.table.parent
     columns = cohort.columns
-    if columns.study_id not in read_table(cohort):
+    if columns.study_id not in read_cells(cohort.table):
         columns = columns.model_copy(update={"study_id": "study_id"})
     moved = cohort.model_copy(update={"table": out / TABLE, "root": root, "columns": columns})
     return replace(request, cohort=moved)
@@ -180,7 +181,7 @@ def _move_table(request: CheckRequest, out: Path) -> CheckRequest:
 
 def _number_studies(cohort: CohortSettings) -> pd.DataFrame:
     """Read the table, and write down the studies' identifiers where it has none."""
-    table = read_table(cohort)
+    table = read_cells(cohort.table)
     name = cohort.columns.study_id
     own = [f"row-{i + 1}" for i in range(len(table))]
     if name not in table:

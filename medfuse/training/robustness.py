@@ -23,8 +23,8 @@ def ask_attacked(
     """Ask a fitted model about test studies whose every feature was moved against its answer.
 
     One step of the fast gradient sign method (Goodfellow et al. 2015), by someone who knows the
-    model and the labels. It climbs the tasks' plain cross-entropy, whatever the model was trained
-    with, so that models can be compared.
+    model and the labels. It climbs the tasks' plain losses by their weights, whatever else the
+    model was trained with, so that models can be compared.
 
     Args:
         settings: The run's.

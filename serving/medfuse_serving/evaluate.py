@@ -228,12 +228,12 @@ def read_columns(
     Raises:
         CohortError: The table has no such column.
     """
-    from medfuse.data.cohort import read_table
+    from medfuse.data.table import read_cells
     from medfuse.errors import CohortError
 
     if not names:
         return {}
-    table = read_table(settings)
+    table = read_cells(settings.table)
     for name in names:
         if name not in table.columns:
             raise CohortError(f"the table has no column {name!r} to group by")

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from medfuse.config import Settings, Task, TaskKind, read_settings
 from medfuse.data.cohort import CohortRow, CohortSettings, read_cohort
-from medfuse.data.cohort import read_table as read_cells
 from medfuse.data.importers.source import (
     Importer,
     ImportOptions,
@@ -19,6 +18,7 @@ from medfuse.data.importers.source import (
     label_columns,
     read_note,
 )
+from medfuse.data.table import read_cells
 from medfuse.errors import SourceError
 
 SENTENCES = "The settings' sentences are not imported: medfuse does not de-identify them."
@@ -68,7 +68,7 @@ def _read_names(cohort: CohortSettings, columns: tuple[str, ...]) -> list[tuple[
     """Read the columns that hold people's names, a row each, as `read_cohort` counts rows."""
     if not columns:
         return []
-    table = read_cells(cohort)
+    table = read_cells(cohort.table)
     missing = [column for column in columns if column not in table]
     if missing:
         raise SourceError(f"{cohort.table.name}: no column {', '.join(missing)} for --name-column")

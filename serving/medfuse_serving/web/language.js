@@ -1,5 +1,6 @@
-// The reader's language: kept in this browser, by a cookie, which the log-in shares. Gradio, whose own words follow the browser's, is
-// told English before it starts, and `words.js` says them in the reader's.
+// The reader's language: kept in this browser, by a cookie, which the log-in shares. Gradio, whose
+// own words follow the browser's, is told English before it starts, and `words.js` says them in the
+// reader's.
 
 globalThis.medfuseLanguage = {
   tags: { en: "en", zh: "zh-Hans" },
