@@ -47,12 +47,16 @@ for out in outs:
 """Trains into one folder after another, and goes on with a run that is there."""
 
 
+ATTACK = "attack = [1e-6, 0.3]\n"
+"""More of the settings of the run that the tests share, in its last table, ``[report]``."""
+
+
 @pytest.fixture(scope="module")
 def run(
     tmp_path_factory: pytest.TempPathFactory, small_cohort: Path, tiny_bert: Path
 ) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("run")
-    config = write_config(folder, small_cohort, tiny_bert, more="attack = [1e-6, 0.3]\n")
+    config = write_config(folder, small_cohort, tiny_bert, more=ATTACK)
     settings = read_settings(config, TrainSettings)
     return folder / "out", train_model(settings, folder / "out")
 
@@ -195,7 +199,8 @@ def test_a_run_with_parts_missing_on_purpose_is_measured_on_what_is_left(
 def test_a_run_never_writes_into_a_folder_with_something_in_it(
     run: tuple[Path, Report], tmp_path: Path, small_cohort: Path, tiny_bert: Path
 ) -> None:
-    settings = read_settings(write_config(tmp_path, small_cohort, tiny_bert), TrainSettings)
+    config = write_config(tmp_path, small_cohort, tiny_bert, more=ATTACK)
+    settings = read_settings(config, TrainSettings)
     with pytest.raises(TrainingError, match="not empty"):
         train_model(settings, run[0])
     with pytest.raises(TrainingError, match="no run to resume"):
@@ -208,7 +213,8 @@ def test_a_run_never_writes_into_a_folder_with_something_in_it(
 def test_resuming_a_finished_run_only_reads_its_report(
     run: tuple[Path, Report], tmp_path: Path, small_cohort: Path, tiny_bert: Path
 ) -> None:
-    settings = read_settings(write_config(tmp_path, small_cohort, tiny_bert), TrainSettings)
+    config = write_config(tmp_path, small_cohort, tiny_bert, more=ATTACK)
+    settings = read_settings(config, TrainSettings)
     written = (run[0] / "metrics.json").stat().st_mtime_ns
     assert train_model(settings, run[0], resume=True) == run[1]
     assert (run[0] / "metrics.json").stat().st_mtime_ns == written
