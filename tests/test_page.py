@@ -21,7 +21,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from medfuse.bundle import NOTICE
 from medfuse.config import Limits, NoteSettings
@@ -38,7 +38,7 @@ from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
-from medfuse_serving.page.giving import retype_note
+from medfuse_serving.page.giving import retype, retype_note
 from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
@@ -573,6 +573,41 @@ def test_a_note_that_comes_changed_takes_what_was_said_of_it_along(predictor: Pr
     # An answer of this very note may have come since the desk was taken up.
     kept = retype_note(room, Changes(asked=("", desk.form)), "", desk.form, desk)
     assert not said & set(kept)
+
+
+def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held:  # that the note was left
+            route.continue_()
+        else:  # that it was changed
+            held.append(route)
+
+    page.route("**/gradio_api/run/**", hold)
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    note.fill("FINDINGS: cough")
+    predict(page)
+    expect(answer).to_contain_text("%")
+    with page.expect_response("**/gradio_api/run/**"):
+        held[0].continue_()
+    page.unroute("**/gradio_api/run/**")
+    expect(answer).to_contain_text("%")
+    page.wait_for_timeout(300)
+    expect(answer).to_contain_text("%")
+    note.press("End")
+    note.press("s")
+    expect(answer).not_to_contain_text("%")
+
+
+def test_a_change_is_late_if_an_answer_was_asked_for_after_it(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    changes = Changes(count=5, heard=2)
+    late = retype(room, changes, "2", desk)
+    assert changes.count == 5
+    assert all(told == gradio.skip() for told in late.values())
+    assert "%" not in str(retype(room, changes, "3", desk)[room.parts.answer])
+    assert changes.count == 6
 
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:

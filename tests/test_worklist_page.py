@@ -491,6 +491,7 @@ def test_the_worklist_turns_to_the_reader_s_language(page: Page) -> None:
     expect(page.get_by_role("button", name="接受")).to_have_count(0)  # there is no answer
     page.keyboard.press("Alt+n")
     expect(page.locator("#mf-told > p").last).to_have_text(re.compile("^检查 Alder.*已打开$"))
+    expect(page.locator(f"{LIST} .mf-row").first).to_contain_text("已打开")
     page.locator(f"{LIST} [role=grid]").focus()
     expect(page.locator(f"{LIST} [role=status]")).to_have_text(re.compile("第 1 项.*Alder.*已打开"))
 

@@ -4,7 +4,7 @@ An embedding is a unit vector, so nearness is the cosine; a study that lacks a m
 there and is neither asked about nor found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,6 +16,9 @@ from medfuse.types import MODALITIES, Modality
 
 RANKS = (1, 10)
 """How many of the nearest are looked at for recall."""
+
+SAME_DIGITS = 9
+"""Scores of known truth that differ after so many decimals are equal but for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Recall:
         recall: By `RANKS`: how often the study's own is among so many nearest.
         chance: The same for a random order.
         median_rank: Of the study's own, from 1.
+        best: The same as `recall`, without intervals, for who knows all that can be known.
+        best_rank: The median rank then.
     """
 
     asked: Modality
@@ -75,10 +80,21 @@ class Recall:
     recall: Mapping[int, Figure]
     chance: Mapping[int, float]
     median_rank: float
+    best: Mapping[int, float] | None = None
+    best_rank: float | None = None
+
+
+Scores = Float[np.ndarray, "n n"]
+"""How well the found modality of each column's study fits the asked one of each row's."""
 
 
 def measure_recall(
-    gallery: Embeddings, patients: Sequence[str], *, resamples: int = 1_000, seed: int = 0
+    gallery: Embeddings,
+    patients: Sequence[str],
+    *,
+    truth: Callable[[Modality, Modality], Scores] | None = None,
+    resamples: int = 1_000,
+    seed: int = 0,
 ) -> tuple[Recall, ...]:
     """Ask for every study's other modality, in all six directions.
 
@@ -87,6 +103,8 @@ def measure_recall(
     Args:
         gallery: The studies.
         patients: Whose they are; intervals draw patients.
+        truth: Gives the best scores there are for what is asked and what is found, where the truth
+            is known.
         resamples: For the intervals.
         seed: Likewise.
     """
@@ -95,16 +113,15 @@ def measure_recall(
         both = np.flatnonzero(gallery.having(asked, found))
         if len(both) < 2:
             continue
-        cosines = gallery.vectors[asked][both] @ gallery.vectors[found][both].T
-        own = np.diag(cosines)[:, None]
-        nearer = (cosines > own).sum(axis=1)
-        alike = (cosines == own).sum(axis=1)
+        nearer, alike = _rank(gallery.vectors[asked][both] @ gallery.vectors[found][both].T)
         weights = patient_weights([patients[i] for i in both.tolist()], resamples, seed)
-        recall = {}
-        for k in RANKS:
-            # The chance that one of `alike` equals, in random order, is among the places left.
-            hits = np.clip((k - nearer) / alike, 0.0, 1.0)
-            recall[k] = summarise(weights @ hits / weights.sum(axis=1))
+        recall = {
+            k: summarise(weights @ _hits(nearer, alike, k) / weights.sum(axis=1)) for k in RANKS
+        }
+        best = best_rank = None
+        if truth is not None:
+            known = _rank(np.round(truth(asked, found)[np.ix_(both, both)], SAME_DIGITS))
+            best, best_rank = {k: float(_hits(*known, k).mean()) for k in RANKS}, _median(*known)
         measured.append(
             Recall(
                 asked=asked,
@@ -112,7 +129,26 @@ def measure_recall(
                 studies=len(both),
                 recall=recall,
                 chance={k: min(1.0, k / len(both)) for k in RANKS},
-                median_rank=float(np.median(nearer + (alike + 1) / 2)),
+                median_rank=_median(nearer, alike),
+                best=best,
+                best_rank=best_rank,
             )
         )
     return tuple(measured)
+
+
+def _rank(scores: Scores) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """For each row: how many columns score above its own, and how many as it does, with its own."""
+    own = np.diag(scores)[:, None]
+    return (scores > own).sum(axis=1), (scores == own).sum(axis=1)
+
+
+def _hits(
+    nearer: Int64[np.ndarray, " n"], alike: Int64[np.ndarray, " n"], k: int
+) -> Float[np.ndarray, " n"]:
+    """The chance that one of those alike, in random order, is among the places left of k."""
+    return np.asarray(np.clip((k - nearer) / alike, 0.0, 1.0))
+
+
+def _median(nearer: Int64[np.ndarray, " n"], alike: Int64[np.ndarray, " n"]) -> float:
+    return float(np.median(nearer + (alike + 1) / 2))

@@ -38,9 +38,10 @@ DECIDED: dict[Decision, str] = {
 
 
 TAKE_SAID = (
-    "(...values) => values.with(1, JSON.stringify(document.querySelector('mf-impression').said))"
+    "(...values) => values.with(1, String(medfuseNote.changes))"
+    ".with(2, JSON.stringify(document.querySelector('mf-impression').said))"
 )
-"""Puts what was said to the questions in the second place of what a handler is given."""
+"""Puts how often the note was changed, and what was said to the questions, after the changes."""
 
 _SAID: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 

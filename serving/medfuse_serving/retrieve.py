@@ -38,6 +38,7 @@ def retrieve(
     provider: Provider = None,
 ) -> None:
     """Given an image, a note or a recording, find the studies whose other modality is nearest."""
+    from medfuse.synthetic.pairing import read_pairing
     from medfuse.trust.retrieval import measure_recall, nearest
     from medfuse_serving.predictor import Predictor
 
@@ -52,7 +53,9 @@ def retrieve(
     rows = _read_rows(cohort)
     gallery = embed_rows(predictor, rows)
     if evaluate:
-        recalls = measure_recall(gallery, [row.patient_id for row in rows])
+        known = read_pairing(cohort.parent, [(r.study_id, r.sex, r.site) for r in rows])
+        patients = [row.patient_id for row in rows]
+        recalls = measure_recall(gallery, patients, truth=known.score if known else None)
         _show_recalls(recalls, json)
         return
     limits = predictor.bundle.manifest.prepare.limits
@@ -123,17 +126,28 @@ def _show_recalls(recalls: Sequence["Recall"], as_json: bool) -> None:
                 "studies": r.studies,
                 "recall": {str(k): figure.model_dump() for k, figure in r.recall.items()},
                 "chance": {str(k): value for k, value in r.chance.items()},
+                "best": r.best and {str(k): value for k, value in r.best.items()},
                 "median_rank": r.median_rank,
+                "best_median_rank": r.best_rank,
             }
             for r in recalls
         ]
         sys.stdout.write(json_module.dumps(lines, indent=2) + "\n")
         return
-    table = Table(
-        "given", "looked for", "studies", "recall at 1", "chance", "at 10", "chance", "median rank",
-        title="Retrieval",
-    )  # fmt: skip
+    known = any(r.best is not None for r in recalls)
+    best = ("best",) if known else ()
+    caption = "best: by every sign, sex and site, none of them mistaken" if known else None
+    table = Table("given", "looked for", "studies", title="Retrieval", caption=caption)
+    for head in ("recall at 1", "chance", *best, "at 10", "chance", *best, "median rank", *best):
+        table.add_column(head)
     for r in recalls:
-        cells = [f"{r.recall[1]}", f"{r.chance[1]:.3f}", f"{r.recall[10]}", f"{r.chance[10]:.3f}"]
-        table.add_row(r.asked, r.found, str(r.studies), *cells, f"{r.median_rank:g}")
+        cells = [r.asked, r.found, str(r.studies)]
+        for k in r.recall:
+            cells += [str(r.recall[k]), f"{r.chance[k]:.3f}"]
+            if r.best is not None:
+                cells.append(f"{r.best[k]:.3f}")
+        cells.append(f"{r.median_rank:g}")
+        if r.best_rank is not None:
+            cells.append(f"{r.best_rank:g}")
+        table.add_row(*cells)
     Console(highlight=False).print(table)

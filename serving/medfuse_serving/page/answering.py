@@ -13,6 +13,7 @@ from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
+    COUNT_CHANGES,
     QUIET,
     UNQUEUED,
     Handler,
@@ -159,11 +160,11 @@ def noting(handle: Handler, place: int) -> Handler:
     """Take down of which note an answer is asked, from that place of what a handler is given.
 
     What heard of the note being left is told by it that what is said is of that note: the desk that
-    it was given may be from before the answer.
+    it was given may be from before the answer. So is what hears late of a change.
     """
 
-    def handle_noted(changes: Changes, *values: object) -> Shown:
-        changes.asked = values[place : place + 2]
+    def handle_noted(changes: Changes, told: str, *values: object) -> Shown:
+        changes.asked, changes.heard = values[place : place + 2], int(told)
         return handle(changes, *values)
 
     return handle_noted
@@ -221,15 +222,23 @@ def connect_answering(room: Room) -> None:
 
     parts.given.ask.click(
         naming(noting(answering(tell(room, predict)), 0)),
-        [states.changes, *typed, states.desk],
+        [states.changes, parts.given.changed, *typed, states.desk],
         answered,
+        js=COUNT_CHANGES,
         concurrency_limit=2,
         **QUIET,
     )
     tell_impression = tell_in(impression.place, refuse_reading)
     impression.keep.click(
         naming(noting(answering(tell_impression(partial(keep_impression, room))), 1)),
-        [states.changes, impression.keep, *typed, states.desk, impression.text],
+        [
+            states.changes,
+            parts.given.changed,
+            impression.keep,
+            *typed,
+            states.desk,
+            impression.text,
+        ],
         answered,
         js=reading_panel.TAKE_SAID,
         concurrency_limit=2,

@@ -33,6 +33,7 @@ from medfuse_serving.page.desk_view import (
     show_which,
 )
 from medfuse_serving.page.room import (
+    COUNT_CHANGES,
     QUIET,
     UNQUEUED,
     UNSEEN,
@@ -181,8 +182,16 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
     return show_study(room, desk) | {given.voice: None, given.microphone: None}
 
 
-def retype(room: Room, desk: Desk) -> Shown:
-    """Take away what was said of the note as it was, while it is changed."""
+def retype(room: Room, changes: Changes, told: str, desk: Desk) -> Shown:
+    """Take away what was said of the note as it was, while it is changed.
+
+    Unless an answer was asked for after that change, and is of what the note became by it.
+    """
+    import gradio as gr
+
+    if int(told) <= changes.heard:
+        return dict.fromkeys(list_said(room.parts), gr.skip())
+    changes.count += 1
     return take_away(room, desk.language)
 
 
@@ -289,9 +298,10 @@ def _connect_note(room: Room) -> None:
     each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
     given.changed.click(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **each)
     given.changed.click(
-        changing(partial(retype, room)),
-        [parts.states.changes, desk],
+        partial(retype, room),
+        [parts.states.changes, given.changed, desk],
         emptied,
+        js=COUNT_CHANGES,
         **(each | {"queue": False}),
     )
     given.note.blur(

@@ -59,7 +59,7 @@ class Given:
 
     ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
     that is sent with it is known to be that study's. Nor is ``changed``, which is pressed by
-    `web/note.js` when the note is changed.
+    `web/note.js` when the note is changed, and stands for how often it was.
     """
 
     example: "gradio.Dropdown"

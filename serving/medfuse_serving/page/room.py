@@ -36,6 +36,9 @@ A click on Predict also leaves the note. Were both queued, the stream that ends 
 close on the second's answer, which would then never arrive.
 """
 
+COUNT_CHANGES = "(...values) => values.with(1, String(medfuseNote.changes))"
+"""Puts how often the browser told of a change of the note in the second place of what is given."""
+
 Handler = Callable[..., Shown]
 
 
