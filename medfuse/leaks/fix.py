@@ -6,14 +6,14 @@ what a model must not get is taken away by the preparation settings, in training
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tomlkit
-from tomlkit import TOMLDocument
-from tomlkit.items import Table
+from tomlkit.items import InlineTable
 
 from medfuse.config import PrepareSettings
 from medfuse.data.cohort import CohortSettings
@@ -225,12 +225,13 @@ def _write_settings(config: Path, work: _Work) -> None:
     (work.out / SETTINGS).write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
-def _section(parent: TOMLDocument | Table, name: str) -> Table:
-    """Find a section, or add it."""
+def _section(parent: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:
+    """Find a section, whole, in parts or within braces, or add it."""
     if name not in parent:
-        parent[name] = tomlkit.table()
+        braced = isinstance(parent, InlineTable)
+        parent[name] = tomlkit.inline_table() if braced else tomlkit.table()
     section = parent[name]
-    assert isinstance(section, Table)
+    assert isinstance(section, MutableMapping)  # the settings were read
     return section
 
 
