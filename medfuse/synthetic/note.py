@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -219,12 +220,12 @@ def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
 
 def _misspell(text: str, chance: float, rng: np.random.Generator) -> str:
     """Swap two inner letters of each longer word with this chance, as hasty typists do."""
+    return re.sub(r"[A-Za-z]{6,}", partial(_swap, chance=chance, rng=rng), text)
 
-    def swap(match: re.Match[str]) -> str:
-        word = match[0]
-        if rng.random() >= chance:
-            return word
-        i = int(rng.integers(1, len(word) - 2))
-        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
 
-    return re.sub(r"[A-Za-z]{6,}", swap, text)
+def _swap(match: re.Match[str], *, chance: float, rng: np.random.Generator) -> str:
+    word = match[0]
+    if rng.random() >= chance:
+        return word
+    i = int(rng.integers(1, len(word) - 2))
+    return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
