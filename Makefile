@@ -46,7 +46,7 @@ format: $(VENV)/.ready ## rewrite the code in the house format
 test: test-main test-serve ## run every test, the torch-free deployment's included; what axe-core found is in build/axe.json
 
 test-main: $(VENV)/.ready
-	tools/system.sh $(PYTHON) chromium
+	tools/system.sh $(PYTHON) chromium chromium-headless-shell
 	rm -f build/axe.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 

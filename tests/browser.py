@@ -24,6 +24,9 @@ CHROMIUM = [
     "--disable-sync",
 ]
 
+STORED = "cookies,indexeddb,local_storage,service_workers,cache_storage,websql"
+"""What a site can keep of a visit; not the browser's copies of its files."""
+
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 REPORT = Path(__file__).parent.parent / "build" / "axe.json"
@@ -31,21 +34,23 @@ REPORT = Path(__file__).parent.parent / "build" / "axe.json"
 
 
 @contextmanager
-def open_browser(*, keeping: bool = False) -> Iterator[Browser]:
+def open_browser(*, whole: bool = False) -> Iterator[Browser]:
     """Start Chromium.
 
     Args:
-        keeping: Whether it keeps pages that were left, for the button Back, as it does by itself;
-            Playwright turns that off.
+        whole: Whether it is the browser that people use, which keeps pages that were left, for the
+            button Back, as it does by itself (Playwright turns that off); not the smaller build
+            without windows, in which a page opens in half the time.
     """
-    chromium = shutil.which("chromium")
-    assert chromium, "the page is tested in chromium; 'make test' installs it"
+    name = "chromium" if whole else "chromium-headless-shell"
+    chromium = shutil.which(name)
+    assert chromium, f"the page is tested in {name}; 'make test' installs it"
     expect.set_options(timeout=8_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
             args=CHROMIUM,
-            ignore_default_args=["--disable-back-forward-cache"] if keeping else None,
+            ignore_default_args=["--disable-back-forward-cache"] if whole else None,
         )
         yield browser
         browser.close()
@@ -53,8 +58,15 @@ def open_browser(*, keeping: bool = False) -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, url: str) -> Iterator[Page]:
-    """Open a page; it must send nothing to another host and make no fault of its own."""
-    page = browser.new_page()
+    """Open a page; it must send nothing to another host and make no fault of its own.
+
+    It has what a browser keeps of files from a page that was closed before it, and nothing else of
+    it; nor anything of one that is open.
+    """
+    idle = [context for context in browser.contexts if not context.pages]
+    context = idle[0] if idle else browser.new_context()
+    context.clear_cookies()
+    page = context.new_page()
     hosts: set[str] = set()
     faults: list[str] = []
     page.on("request", lambda request: hosts.add(urlparse(request.url).netloc))
@@ -64,6 +76,9 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
         page.goto(url)
         yield page
     finally:  # an open page would keep the server from ending
+        context.new_cdp_session(page).send(
+            "Storage.clearDataForOrigin", {"origin": url, "storageTypes": STORED}
+        )
         page.close()
     assert hosts <= {urlparse(url).netloc, ""}, "a request left the machine"  # "" is data: or blob:
     assert faults == [], faults

@@ -61,7 +61,7 @@ def url(predictor: Predictor, store: Store) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
+    with open_browser(whole=True) as browser:
         yield browser
 
 

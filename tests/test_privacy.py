@@ -84,7 +84,7 @@ def served(predictor: Predictor, known: Accounts, tmp_path: Path) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with open_browser(keeping=True) as browser:
+    with open_browser(whole=True) as browser:
         yield browser
 
 

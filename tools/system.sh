@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check what the machine must have, and install what Debian's packages can give: system.sh PYTHON [chromium]
+# Check what the machine must have, and install what Debian's packages can give: system.sh PYTHON [chromium] [chromium-headless-shell]
 set -euo pipefail
 
 python=$1
@@ -40,8 +40,8 @@ command -v "$python" >/dev/null || {
 
 for wanted in "$@"; do
   case $wanted in
-    chromium)
-      command -v chromium >/dev/null || install_packages "the page's tests need a browser" chromium
+    chromium | chromium-headless-shell)
+      command -v "$wanted" >/dev/null || install_packages "the page's tests need a browser" "$wanted"
       ;;
     *)
       echo "system.sh knows nothing of '$wanted'" >&2
