@@ -128,6 +128,10 @@ def test_high_contrast_keeps_what_is_told_by_a_colour(browser: Browser, served: 
         track = page.locator("#answer .mf-track").first
         bar = track.locator("i")
         assert look(bar, "backgroundColor") != look(track, "backgroundColor")
+        page.evaluate("document.body.insertAdjacentHTML('beforeend', '<hr id=probe>')")
+        probe = page.locator("#probe")
+        probe.evaluate("e => e.style.backgroundColor = 'Highlight'")
+        assert look(bar, "backgroundColor") == look(probe, "backgroundColor")
         tools = [page.locator(f"#image [data-do=tool-{name}]") for name in ("window", "pan")]
         pressed, other = (look(tool, "backgroundColor") for tool in tools)
         assert pressed != other

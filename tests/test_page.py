@@ -103,6 +103,9 @@ def test_every_section_has_a_name_in_each_language() -> None:
         if code != "en":
             names = [find_language(code).name(section.lower()) for section in SECTION_HEADINGS]
             assert not set(names) & {section.lower() for section in SECTION_HEADINGS}
+            note = "\n".join(f"{section}: x" for section in SECTION_HEADINGS).encode()
+            shown = note_html(find_language(code), note, NoteSettings(), Limits())
+            assert set(names) <= set(re.findall(r"<h4>([^<]+)<", shown))
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))

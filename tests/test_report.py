@@ -281,6 +281,19 @@ def test_no_heading_is_parted_from_its_table_and_no_small_table_is_parted() -> N
         assert sum("Heading" in page and "first" in page and "last" in page for page in pages) == 1
 
 
+def test_no_heading_is_parted_from_the_words_below_it() -> None:
+    for above in range(40, 56):
+        with closing(Paper(title="t", tag="en", made_at=MADE, foot=("x",))) as paper:
+            for _ in range(above):
+                paper.paragraph("line")
+            paper.heading("Heading")
+            paper.paragraph("first")
+            document = pypdfium2.PdfDocument(bytes(paper.output()))
+        pages = [page.get_textpage().get_text_range() for page in document]
+        document.close()
+        assert sum("Heading" in page and "first" in page for page in pages) == 1
+
+
 def test_a_reading_stands_on_the_first_page(predictor: Predictor) -> None:
     reading = Reading(
         impression="No nodule; a vessel seen end on.",
