@@ -76,7 +76,8 @@ def test_recall_is_shown_in_six_directions_beside_chance(
         assert line["chance"]["10"] == pytest.approx(10 / line["studies"])
         assert line["best"]["10"] > line["chance"]["10"]  # the cohort's truth is known
     shown = call(tiny_bundle, small_cohort / "cohort.csv", "--evaluate")
-    assert "best: by every sign, sex and site" in " ".join(shown.output.split())
+    assert "at best: by every sign, sex and site" in " ".join(shown.output.split())
+    assert "\u2026" not in shown.output  # nothing is cut off on a narrow terminal
 
 
 def test_what_cannot_be_asked_is_refused(

@@ -135,19 +135,23 @@ def _show_recalls(recalls: Sequence["Recall"], as_json: bool) -> None:
         sys.stdout.write(json_module.dumps(lines, indent=2) + "\n")
         return
     known = any(r.best is not None for r in recalls)
-    best = ("best",) if known else ()
-    caption = "best: by every sign, sex and site, none of them mistaken" if known else None
+    caption = "at best: by every sign, sex and site, none of them mistaken" if known else None
     table = Table("given", "looked for", "studies", title="Retrieval", caption=caption)
-    for head in ("recall at 1", "chance", *best, "at 10", "chance", *best, "median rank", *best):
+    for head in ("recall at 1", "recall at 10", "median rank"):
         table.add_column(head)
     for r in recalls:
-        cells = [r.asked, r.found, str(r.studies)]
-        for k in r.recall:
-            cells += [str(r.recall[k]), f"{r.chance[k]:.3f}"]
-            if r.best is not None:
-                cells.append(f"{r.best[k]:.3f}")
-        cells.append(f"{r.median_rank:g}")
+        cells = [
+            _lines(str(r.recall[k]), r.chance[k], None if r.best is None else r.best[k])
+            for k in r.recall
+        ]
+        rank = f"{r.median_rank:g}"
         if r.best_rank is not None:
-            cells.append(f"{r.best_rank:g}")
-        table.add_row(*cells)
+            rank += f"\n\n{r.best_rank:g} at best"
+        table.add_row(r.asked, r.found, str(r.studies), *cells, rank)
+        table.add_section()
     Console(highlight=False).print(table)
+
+
+def _lines(measured: str, chance: float, best: float | None) -> str:
+    known = "" if best is None else f"\n{best:.3f} at best"
+    return f"{measured}\n{chance:.3f} by chance{known}"
