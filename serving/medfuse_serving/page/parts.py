@@ -285,7 +285,7 @@ def _lay_report(labels: Labels, *, explore: bool) -> Report:
         write = gr.Button(scale=0, min_width=290, elem_id="report-ask")
         labels.put(write, message("Make a PDF report (Alt+R)"))
         place = gr.HTML("", elem_id="report-place")
-        asked = gr.Button(scale=0, min_width=320, elem_id="reach-ask", visible=explore)
+        asked = gr.Button(scale=0, min_width=400, elem_id="reach-ask", visible=explore)
         labels.put(asked, message("Show what a missing part might change"))
     return Report(write, place, asked)
 
