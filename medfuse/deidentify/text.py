@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
 from medfuse.deidentify.ages import find_ages, find_births
-from medfuse.deidentify.dates import DATE, find_days, move_date
+from medfuse.deidentify.dates import DATE, move_date
+from medfuse.deidentify.days import find_days
 from medfuse.deidentify.lists import (
     LARGE_CITY,
     after_title,
