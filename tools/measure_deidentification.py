@@ -4,8 +4,9 @@ Missed: sentences in which made-up people, places, dates and numbers stand as th
 rules were mended by the first set, and its first names (Faker's) are in their lists. The second is
 held out: other sentences, first names as frequent as nomquamgender's sources count them, and all
 else from locales of Faker that no rule was tried on. Whoever changes a rule because of the second
-moves its sentences to the first and writes others, before the rule. Wrong: what is replaced in
-notes of the known-truth cohort, and in the columns named, is printed to be judged by eye.
+moves its sentences to the first and writes others, once the rule is fixed: what is written before
+is known to whoever writes the rule. Wrong: what is replaced in notes of the known-truth cohort,
+and in the columns named, is printed to be judged by eye.
 """
 
 import csv
