@@ -64,7 +64,7 @@ _SEX = re.compile(
 )
 # Where no unit is written: "turned 92", "she is 92.", "Male, 92," and "died at 92".
 _KIN = (
-    r"(?:(?:grand|step|god|great-)*(?:mother|father)|mum|mom|dad|grand(?:ma|pa|mum|dad)|parents?"
+    r"(?:(?:grand|step|god|great-){0,3}(?:mother|father)|mum|mom|dad|grand(?:ma|pa|mum|dad)|parents?"
     r"|husband|wife|spouse|partner|brother|sister|sibling|twin|son|daughter|aunt|uncle|cousin|mgm|mgf"
     r"|pgm|pgf)"
 )

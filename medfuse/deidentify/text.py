@@ -349,7 +349,8 @@ def _is_titled(text: str, match: re.Match[str]) -> bool:
         return False
     if match["miss"] and _TO_MISS.search(text, max(0, match.start() - _MISS_REACH), match.start()):
         return False
-    listed = bool(_parts(re.sub(r"['’]", "", word)) & (surnames() | first_names()))
+    parts = _parts(re.sub(r"['’]", "", word))
+    listed = bool(parts & surnames() or parts & first_names())
     does = _DOES.match(text, match.end("value")) is not None
     plain = word in plain_words() | common_words() or _NO_NAME.fullmatch(word) is not None
     plain = plain or (match["miss"] is not None and word.endswith("s"))
