@@ -26,9 +26,62 @@ def test_no_announced_day_survives(cue: str, day: date, day_first: bool) -> None
     assert clean(f"{cue} {written}.") == f"{cue} [DATE]."
 
 
+@settings(deadline=None)
+@given(
+    st.sampled_from(
+        ("Chest pain {}.", "DNR per son {}", "({})", "Hgb 8.2 {}, stable", "hip fx {}")
+    ),
+    st.dates(date(2020, 1, 1), date(2020, 12, 31)).filter(lambda day: day.day > 12),
+    st.booleans(),
+)
+def test_no_day_above_12_survives_beside_plain_words(note: str, day: date, day_first: bool) -> None:
+    written = f"{day.day}/{day.month}" if day_first else f"{day:%m/%d}"
+    if written == "24/7":  # round the clock
+        return
+    assert clean(note.format(written)) == note.format("[DATE]")
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(
+        (
+            *("GCS {}", "MMSE today was {}", "scored {}", "{} on the MoCA", "PHQ-9: {}"),
+            *(
+                "nodes ({})",
+                "LN were positive in {}",
+                "{} positive nodes",
+                "{} cores",
+                "{} biopsies",
+            ),
+            *("fraction {}", "image {}", "day {}", "every {}", "{} mm", "{} pills", "H/H today {}"),
+        )
+    ),
+    st.integers(1, 12),
+    st.integers(13, 31),
+)
+def test_no_score_or_count_is_taken_for_a_day(note: str, part: int, whole: int) -> None:
+    assert clean(note.format(f"{part}/{whole}")) == note.format(f"{part}/{whole}")
+
+
 @pytest.mark.parametrize(
     ("text", "cleaned"),
     [
+        ("3/5 CXR better, 3/14 RN note", "[DATE] CXR better, [DATE] RN note"),
+        ("Symptom onset 3/5. Stent 3/5", "Symptom onset [DATE]. Stent [DATE]"),
+        ("Tested positive for COVID 3/5", "Tested positive for COVID [DATE]"),
+        ("No change c/w 3/5, compared to 3/6", "No change c/w [DATE], compared to [DATE]"),
+        ("WBC 12.3 (3/5), K 4.1 mmol/L (3/6)", "WBC 12.3 ([DATE]), K 4.1 mmol/L ([DATE])"),
+        ("3/5 0730: well\n3/6 @ 7: well", "[DATE] 0730: well\n[DATE] @ 7: well"),
+        ("CT of the chest 3/5, last chemo 3/6", "CT of the chest [DATE], last chemo [DATE]"),
+        ("Mon 3/5, to OR 3/6, home 3/7", "Mon [DATE], to OR [DATE], home [DATE]"),
+        ("3/14 L arm, 3/14 H&P, 3/14 cycle 2", "[DATE] L arm, [DATE] H&P, [DATE] cycle 2"),
+        ("12/29 MMSE 24/30, MMSE on 12/29", "[DATE] MMSE 24/30, MMSE on [DATE]"),
+        ("off vent 12/29, blurred vision 12/29", "off vent [DATE], blurred vision [DATE]"),
+        ("lisinopril 3/14", "lisinopril [DATE]"),
+        (
+            "from 12/5, cultures 10/3 and MRI without 9/4",
+            "from [DATE], cultures [DATE] and MRI without [DATE]",
+        ),
         ("Seen 3/14, 3/15 and 4/2.", "Seen [DATE], [DATE] and [DATE]."),
         ("admitted 3/5-3/7", "admitted [DATE]-[DATE]"),
         ("on 3/5-7", "on [DATE]"),
@@ -62,6 +115,14 @@ def test_days_without_a_year_are_masked(text: str, cleaned: str) -> None:
         "on 35/40 and on 13/13",
         "started BiPAP 12/5, received H/H 10/30, seen with H/H 9/12, s/p 3/4 of a course",
         "3/5 - strength in the arm",
+        "24/7 care, UTI 2/2 stones, 12/14 taper, 5/16 inch, ratio 1/16, titer 1/20",
+        "VA 6/24, vision of 6/18, 6/24 in the right eye, pinhole: 6/18",
+        "BiPAP 15/5, IPAP/EPAP 18/8, PS at 14/6, BUN/Cr 24/1, H&H 10/30",
+        "Vytorin 10/20, enalapril 10/25, 10/20 daily, amlodipine 5/20, 10/25 po",
+        "strength 4/5 compared to 3/5, now 4/5 vs 3/5, 4/5 or 3/5, strength today 4/5",
+        "pain 8 (8/10), power 3/5 CT, last pain 3/10, last MMSE 12/30",
+        "removed 2/3 of the thyroid, seen 3/7 ago, home on 1/2 tab, 4/24 hourly",
+        "PHQ-9/27, IL-12/23, CK 7/20, IL 12/23, HPV 6/11, increased to 12/5",
         "image 12/25, series 3/14, Vytorin 10/20",
     ],
 )

@@ -1,12 +1,7 @@
 """Dates in a note: where they are, and how one reads that is moved by some days."""
 
 import re
-from collections.abc import Iterator
 from datetime import date, timedelta
-
-_MONTHS_A_YEAR, _DAYS_A_MONTH = 12, 31
-_LARGEST_SCORE = 12
-"""What is marked out of more than a dozen is seldom written as a fraction without its unit."""
 
 MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
@@ -49,74 +44,6 @@ DATE = re.compile(
     re.VERBOSE,
 )
 """A date, or a part of one that is more than a month's name."""
-
-# "12/25" is a day only where these announce it; nothing else is ever written in these places.
-_EVENT = (
-    r"admitted|discharged|d/c['\u2019]?d|dc['\u2019]?d|seen|evaluated|examined|reviewed|operated"
-    r"|extubated|intubated|transferred|presented|started|stopped|underwent|diagnosed|died|expired"
-    r"|scheduled|signed|dictated|drawn|collected|obtained|performed|last|next"
-)
-_SURE = (
-    rf"on|since|until|till|thru|dated?|as\s+of|due|{_EVENT}|CXR|CTA?|MRI|PET|films?|x-?rays?"
-    r"|radiographs?|scans?|echo|TTE|TEE|EKG|ECG|labs?|visit|admission|discharge|mammogram"
-    r"|ultrasound|surgery|appointment|appt|follow-?up|f/u"
-)
-# After these it may be a score, as in "from 3/5 to 4/5", so that those that look like one stay.
-_UNSURE = (
-    r"from|before|after|by|between|of|exam|study|studies|biopsy|bx|cultures?|note|report|prior"
-    r"|received|completed|placed|removed"
-)
-# After these anything may be counted, as in "started BiPAP 12/5"; no dozen has 13.
-_LOOSE = rf"(?:{_EVENT}|s/p|status\s+post)(?:\s+[a-z][\w-]*){{1,2}}"
-_DAY_CUE = re.compile(
-    rf"(?<!\w)(?:(?P<sure>{_SURE})|{_UNSURE}|(?P<loose>{_LOOSE}))(?:\s+(?:of|on|from|dated))?[\s:(]+(?=\d)"
-    r"|^[ \t]*(?=\d{1,2}/\d{1,2}\s*[:\u2013-]\s)",
-    re.IGNORECASE | re.MULTILINE,
-)
-_COUNTED = (
-    r"months?|mos?|weeks?|wks?|days?|hours?|hrs?|years?|yrs?|mm|cm|mg|mcg|kg|g|ml|cc|L|mmHg|units?|NS"
-    r"|tabs?|tablets?|pills?|caps?|capsules?|doses?|cycles?|courses?|sessions?|rounds?|bottles?"
-    r"|sets?|nodes?|lymph|cores?|samples?|specimens?|limbs?|extremities|quadrants?|lobes?|leads?"
-    r"|views?|occasions?|attempts?|times|trials?|criteria|points?|teeth|packs?|ppd|inch(?:es)?"
-    r"|strength|power|murmurs?|vision|of\s+(?:the|them|his|her|all)"
-)
-_DAY_AND_MONTH = re.compile(
-    r"(?P<a>\d{1,2})/(?P<b>\d{1,2})(?:-\d{1,2}(?![\d/]))?"
-    rf"(?![\w/%+]|[.,]\d|[\s-]*(?:{_COUNTED})\b)",
-    re.IGNORECASE,
-)
-_MAY_BE_SCORED = re.compile(
-    r"\s+(?:pain|normal|saline|systolic|diastolic|pulses?|reflexes|positive|full|strong)\b",
-    re.IGNORECASE,
-)
-_AND_DAY = re.compile(r"\s*(?:,|-|\u2013|&|and|or|to|through|thru|until)\s*(?=\d)", re.IGNORECASE)
-_GERMAN_DAY = re.compile(
-    r"\b(?:am|seit|vom|bis|ab)\s+"
-    r"(?P<day>(?:0?[1-9]|[12]\d|3[01])\.\s?(?:0?[1-9]|1[0-2])\.)(?!\s?\d)",
-    re.IGNORECASE,
-)
-
-
-def find_days(text: str) -> Iterator[tuple[int, int]]:
-    """Find days of a month that are written in numbers and without a year, after what says so."""
-    for cue in _DAY_CUE.finditer(text):
-        at: int | None = cue.end()
-        while at is not None and (day := _DAY_AND_MONTH.match(text, at)) is not None:
-            a, b = int(day["a"]), int(day["b"])
-            unsure = cue["sure"] is None or _MAY_BE_SCORED.match(text, day.end())
-            scored = cue["loose"] or (unsure and a <= b)
-            if not _is_day(a, b) or (scored and max(a, b) <= _LARGEST_SCORE):
-                break
-            yield day.span()
-            more = _AND_DAY.match(text, day.end())
-            at = more.end() if more else None
-    for match in _GERMAN_DAY.finditer(text):
-        yield match.span("day")
-
-
-def _is_day(a: int, b: int) -> bool:
-    small, large = sorted((a, b))
-    return 1 <= small <= _MONTHS_A_YEAR and large <= _DAYS_A_MONTH
 
 
 def move_date(match: re.Match[str], days: int, day_first: bool | None) -> str | None:

