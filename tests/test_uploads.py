@@ -19,20 +19,31 @@ def test_what_has_stayed_is_swept_and_what_is_new_is_not(tmp_path: Path) -> None
     before_s = time.time()
     time.sleep(0.05)
     (arriving / "Doe.dcm").write_bytes(b"not taken up yet")
-    sweep_uploads(tmp_path, before_s)
+    sweep_uploads(tmp_path, before_s, before_s)
     # A folder changes as its file goes, so it is swept the next time.
     assert {path.name for path in tmp_path.iterdir()} == {"left", "arriving"}
     assert [path.name for path in arriving.iterdir()] == ["Doe.dcm"]
     assert list(left.iterdir()) == []
-    sweep_uploads(tmp_path, time.time() + 1)
+    sweep_uploads(tmp_path, time.time() + 1, time.time() + 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_broken_off_goes_before_what_waits_for_its_turn(tmp_path: Path) -> None:
+    (tmp_path / "digest").mkdir()
+    (tmp_path / "digest" / "Doe.wav").write_bytes(b"a dictation in the queue")
+    (tmp_path / "tmp1").write_bytes(b"broken off")
+    sweep_uploads(tmp_path, time.time() - 600, time.time() - 40)
+    assert (tmp_path / "tmp1").exists()  # its next byte may come
+    sweep_uploads(tmp_path, time.time() - 600, time.time() + 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["digest"]
+    assert (tmp_path / "digest" / "Doe.wav").exists()
 
 
 def test_the_folder_is_swept_while_the_server_runs_and_gone_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", "as it was")
-    with keep_uploads(forget_s=0.1, sweep_s=0.02) as folder:
+    with keep_uploads(forget_s=0.1, broken_s=0.1, sweep_s=0.02) as folder:
         assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
         assert folder.stat().st_mode & 0o077 == 0
         (folder / "digest").mkdir()
