@@ -1,4 +1,5 @@
-# Two commands matter: `make demo` and `make test`. Each sets up all it needs.
+# Two commands matter: `make demo` and `make test`. Each sets up all it needs. The page's tests in a
+# browser, which take as long as a third of the others, are `make test-page`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV ?= .venv
 SERVE_VENV ?= .venv-serve
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help setup check format test test-main test-serve demo screenshot clean
+.PHONY: help setup check format test test-main test-serve test-page demo screenshot clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,12 +44,15 @@ format: $(VENV)/.ready ## rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: test-main test-serve ## run every test, the torch-free deployment's included; what axe-core found is in build/axe.json
+test: test-main test-serve ## run every test that needs no browser, the torch-free deployment's included
 
 test-main: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not browser"
+
+test-page: $(VENV)/.ready ## run the page's tests in a browser; what axe-core found is in build/axe.json
 	tools/system.sh $(PYTHON) chromium chromium-headless-shell
 	rm -f build/axe.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m browser
 
 test-serve: $(VENV)/.ready $(SERVE_VENV)/.ready
 	$(BIN)/python tools/make_test_bundle.py build/test-bundle

@@ -30,7 +30,7 @@ STORED = "cookies,indexeddb,local_storage,service_workers,cache_storage,websql"
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 
 REPORT = Path(__file__).parent.parent / "build" / "axe.json"
-"""What axe-core found on each screen, by the test that showed it; `make test` begins it anew."""
+"""What axe-core found on each screen, by the test that showed it; `make test-page` begins anew."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def open_browser(*, whole: bool = False) -> Iterator[Browser]:
     """
     name = "chromium" if whole else "chromium-headless-shell"
     chromium = shutil.which(name)
-    assert chromium, f"the page is tested in {name}; 'make test' installs it"
+    assert chromium, f"the page is tested in {name}; 'make test-page' installs it"
     expect.set_options(timeout=8_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
