@@ -603,6 +603,13 @@ def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None
     expect(answer).not_to_contain_text("%")
 
 
+def test_an_answer_is_asked_before_the_script_that_hears_of_changes_has_come(page: Page) -> None:
+    choose_example(page)
+    page.evaluate("delete globalThis.medfuseNote")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+
+
 def test_a_change_is_late_if_an_answer_was_asked_for_after_it(predictor: Predictor) -> None:
     room, desk = lay_room(predictor)
     changes = Changes(count=5, heard=2)

@@ -38,7 +38,7 @@ DECIDED: dict[Decision, str] = {
 
 
 TAKE_SAID = (
-    "(...values) => values.with(1, String(medfuseNote.changes))"
+    "(...values) => values.with(1, String(globalThis.medfuseNote?.changes ?? 0))"
     ".with(2, JSON.stringify(document.querySelector('mf-impression').said))"
 )
 """Puts how often the note was changed, and what was said to the questions, after the changes."""

@@ -36,8 +36,11 @@ A click on Predict also leaves the note. Were both queued, the stream that ends 
 close on the second's answer, which would then never arrive.
 """
 
-COUNT_CHANGES = "(...values) => values.with(1, String(medfuseNote.changes))"
-"""Puts how often the browser told of a change of the note in the second place of what is given."""
+COUNT_CHANGES = "(...values) => values.with(1, String(globalThis.medfuseNote?.changes ?? 0))"
+"""Puts how often the browser told of a change of the note in the second place of what is given.
+
+None were told as long as `web/note.js` is on its way.
+"""
 
 Handler = Callable[..., Shown]
 
