@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Each sets up all it needs. The page's tests in a
-# browser, which take as long as a third of the others, are `make test-page`.
+# browser, which take half as long as all others, are `make test-page`.
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV ?= .venv
 SERVE_VENV ?= .venv-serve
@@ -63,7 +63,6 @@ demo: $(VENV)/.ready ## make a cohort, train, export, verify and open the page (
 
 screenshot: $(VENV)/.ready ## take the pictures of the running page that the README and docs have
 	tools/system.sh $(PYTHON) chromium
-	$(BIN)/python tools/screenshot.py
 	$(BIN)/python tools/pictures.py
 
 clean: ## remove what the targets made

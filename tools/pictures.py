@@ -8,9 +8,15 @@ import argparse
 import io
 import secrets
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-
-from screenshot import run_medfuse, say, serve  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from medfuse.data.studies import find_studies  # noqa: E402
 from medfuse_serving.language import LANGUAGES, find_language  # noqa: E402
@@ -35,6 +39,50 @@ STUDIES = 30
 COLOURS = 255
 """Of a picture, so that the repository stays small."""
 
+OVERVIEW = 2960
+"""Rows of the page with its evidence that the README shows."""
+
+MEDFUSE = (sys.executable, "-m", "medfuse")
+
+
+@contextmanager
+def serve(bundle: Path, options: Sequence[str]) -> Iterator[str]:
+    """Serve a bundle on a free port and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*MEDFUSE, "serve", str(bundle), "--port", str(port), *options]
+    with subprocess.Popen(command) as server:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            while not is_ready(url):
+                if server.poll() is not None:
+                    raise SystemExit("the server did not start; has `make demo` been run?")
+                time.sleep(0.2)
+            yield url
+        finally:
+            server.terminate()
+
+
+def run_medfuse(*arguments: str) -> None:
+    """Run a command of medfuse to its end."""
+    subprocess.run([*MEDFUSE, *arguments], check=True)
+
+
+def is_ready(url: str) -> bool:
+    """Ask the server whether it answers its golden study."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=30):
+            return True
+    except urllib.error.URLError:
+        return False
+
+
+def say(text: str) -> None:
+    """Write a line to whoever runs this."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
 
 def save(page: Page, path: Path) -> None:
     """Take a picture of a whole page, from its top."""
@@ -43,6 +91,11 @@ def save(page: Page, path: Path) -> None:
     page.wait_for_timeout(1500)
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     path.parent.mkdir(parents=True, exist_ok=True)
+    write(picture, path)
+
+
+def write(picture: Image.Image, path: Path) -> None:
+    """Write a picture in few colours."""
     picture.quantize(COLOURS).save(path, optimize=True)
     say(f"{path}: {path.stat().st_size} bytes")
 
@@ -166,6 +219,8 @@ def main() -> None:
         demo, out, study = arguments.demo, arguments.out, arguments.study
         go_whole_way(browser, demo, out, arguments.language, study)
         if arguments.language == "en":
+            evidence = Image.open(out / "linked-evidence-en.png").convert("RGB")
+            write(evidence.crop((0, 0, evidence.width, OVERVIEW)), out / "overview-en.png")
             look_around(browser, demo, out, study)
         browser.close()
 

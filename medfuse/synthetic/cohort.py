@@ -21,7 +21,7 @@ from medfuse.data.sentences import SENTENCE_COLUMNS
 from medfuse.errors import CohortError
 from medfuse.synthetic.findings import write_findings
 from medfuse.synthetic.network import cohort_auc
-from medfuse.synthetic.options import CohortOptions
+from medfuse.synthetic.options import SUMMARY, TRUTH, CohortOptions
 from medfuse.synthetic.study import SyntheticStudy, make_study
 from medfuse.synthetic.world import FINDINGS, TARGETS, TASKS, build_world
 from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name
@@ -33,11 +33,9 @@ COLUMNS = (
 )
 """The columns of ``cohort.csv``."""
 
-SUMMARY = "cohort.json"
-
 SENTENCES = "sentences.csv"
 
-_OWN = (SUMMARY, "cohort.csv", SENTENCES, "truth.jsonl", "studies", "truth")
+_OWN = (SUMMARY, "cohort.csv", SENTENCES, TRUTH, "studies", "truth")
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,7 +118,7 @@ def write_cohort(
     written: list[_Written] = []
     with (
         (folder / "cohort.csv").open("w", encoding="utf-8", newline="") as table,
-        (folder / "truth.jsonl").open("w", encoding="utf-8", newline="\n") as truths,
+        (folder / TRUTH).open("w", encoding="utf-8", newline="\n") as truths,
         (folder / SENTENCES).open("w", encoding="utf-8", newline="") as texts,
     ):
         rows = csv.writer(table, lineterminator="\n")

@@ -7,6 +7,12 @@ from pydantic import Field
 from medfuse.config import Settings
 from medfuse.types import Modality
 
+SUMMARY = "cohort.json"
+"""A cohort's own file with these options."""
+
+TRUTH = "truth.jsonl"
+"""Its file with a line of exact truth for each study."""
+
 
 class Mechanism(StrEnum):
     """Why a study lacks a modality (Rubin 1976)."""

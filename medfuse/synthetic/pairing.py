@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from medfuse.synthetic.options import CohortOptions, Mechanism
+from medfuse.synthetic.options import SUMMARY, TRUTH, CohortOptions, Mechanism
 from medfuse.synthetic.world import SIGN_NAMES, SIGNS, Network, World, build_world
 from medfuse.types import SUBSETS, Modality
 
@@ -82,7 +82,7 @@ def read_pairing(folder: Path, studies: Sequence[tuple[str, str, str]]) -> Pairi
         studies, or more than findings, sex and site binds modalities together (shortcuts, or
         modalities that are missing because of a finding).
     """
-    summary, truth = folder / "cohort.json", folder / "truth.jsonl"
+    summary, truth = folder / SUMMARY, folder / TRUTH
     if not (summary.is_file() and truth.is_file()):
         return None
     options = CohortOptions.model_validate(json.loads(summary.read_bytes())["options"])

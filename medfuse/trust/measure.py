@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from medfuse.config import Task, TaskKind
 from medfuse.data.cohort import CohortRow
+from medfuse.synthetic.options import TRUTH
 from medfuse.trust.answers import AS_GIVEN, Answers
 from medfuse.trust.bootstrap import Figure, patient_weights, summarise
 from medfuse.trust.calibration import label_slices, logit_slices
@@ -23,9 +24,6 @@ from medfuse.trust.metrics import (
     measure_tasks,
 )
 from medfuse.types import MODALITIES, SUBSETS, Modality, subset_name
-
-TRUTH = "truth.jsonl"
-"""What a known-truth cohort has beside its table."""
 
 LITTLE = 0.02
 """A Bayes AUROC this close to one half leaves nothing to take a share of."""

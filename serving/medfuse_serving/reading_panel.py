@@ -37,11 +37,8 @@ DECIDED: dict[Decision, str] = {
 }
 
 
-TAKE_SAID = (
-    "(...values) => values.with(1, String(globalThis.medfuseNote?.changes ?? 0))"
-    ".with(2, JSON.stringify(document.querySelector('mf-impression').said))"
-)
-"""Puts how often the note was changed, and what was said to the questions, after the changes."""
+SAID = "JSON.stringify(document.querySelector('mf-impression').said)"
+"""What was said to the questions, in the browser."""
 
 _SAID: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 

@@ -13,7 +13,7 @@ from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
-    COUNT_CHANGES,
+    CHANGES_TOLD,
     QUIET,
     UNQUEUED,
     Handler,
@@ -22,6 +22,7 @@ from medfuse_serving.page.room import (
     find_language_of,
     list_said,
     naming,
+    take,
     take_away,
     tell,
 )
@@ -224,7 +225,7 @@ def connect_answering(room: Room) -> None:
         naming(noting(answering(tell(room, predict)), 0)),
         [states.changes, parts.given.changed, *typed, states.desk],
         answered,
-        js=COUNT_CHANGES,
+        js=take(CHANGES_TOLD),
         concurrency_limit=2,
         **QUIET,
     )
@@ -240,7 +241,7 @@ def connect_answering(room: Room) -> None:
             impression.text,
         ],
         answered,
-        js=reading_panel.TAKE_SAID,
+        js=take(CHANGES_TOLD, reading_panel.SAID),
         concurrency_limit=2,
         **QUIET,
     )

@@ -33,7 +33,7 @@ from medfuse_serving.page.desk_view import (
     show_which,
 )
 from medfuse_serving.page.room import (
-    COUNT_CHANGES,
+    CHANGES_TOLD,
     QUIET,
     UNQUEUED,
     UNSEEN,
@@ -43,12 +43,13 @@ from medfuse_serving.page.room import (
     find_language_of,
     list_said,
     naming,
+    take,
     take_away,
     tell,
 )
 from medfuse_serving.prior import Prior, lay_prior, show_prior
 from medfuse_serving.telling import Shown, tell_in
-from medfuse_serving.worklist.panel import TAKE_WANTED, list_html
+from medfuse_serving.worklist.panel import WANTED, list_html
 
 
 def show_questions(room: Room, desk: Desk) -> str:
@@ -230,7 +231,7 @@ def connect_giving(room: Room) -> None:
         naming(changing(tell(room, open_listed))),
         [changes, parts.worklist.opening, desk, *given.typed],
         [*parts.study, *parts.prior, given.example],
-        js=TAKE_WANTED,
+        js=take(WANTED),
         **UNQUEUED,
     )
     given.images.upload(
@@ -301,7 +302,7 @@ def _connect_note(room: Room) -> None:
         partial(retype, room),
         [parts.states.changes, given.changed, desk],
         emptied,
-        js=COUNT_CHANGES,
+        js=take(CHANGES_TOLD),
         **(each | {"queue": False}),
     )
     given.note.blur(

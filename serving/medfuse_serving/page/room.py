@@ -36,11 +36,8 @@ A click on Predict also leaves the note. Were both queued, the stream that ends 
 close on the second's answer, which would then never arrive.
 """
 
-COUNT_CHANGES = "(...values) => values.with(1, String(globalThis.medfuseNote?.changes ?? 0))"
-"""Puts how often the browser told of a change of the note in the second place of what is given.
-
-None were told as long as `web/note.js` is on its way.
-"""
+CHANGES_TOLD = "String(globalThis.medfuseNote?.changes ?? 0)"
+"""How often the browser told of a change of the note; never yet while `web/note.js` is coming."""
 
 Handler = Callable[..., Shown]
 
@@ -109,6 +106,12 @@ def take_away(room: Room, language: Language) -> Shown:
     """Take away what was said of a study, whose note is another by now."""
     said: Shown = dict.fromkeys(list_said(room.parts), "")
     return said | {room.parts.answer: show_answer(Desk(language))}
+
+
+def take(*expressions: str) -> str:
+    """Write the script that puts what expressions give after the first of a handler's values."""
+    puts = "".join(f".with({place}, {own})" for place, own in enumerate(expressions, start=1))
+    return f"(...values) => values{puts}"
 
 
 def changing(handle: Handler) -> Handler:

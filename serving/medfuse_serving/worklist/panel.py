@@ -45,8 +45,8 @@ WORDS: Mapping[str, str] = {
 """What the element says, by the names that it uses; it fills the values in itself."""
 
 
-TAKE_WANTED = "(...values) => values.with(1, document.querySelector('mf-worklist').wanted)"
-"""Puts the id of the study that is wanted in the second place of what a handler is given."""
+WANTED = "document.querySelector('mf-worklist').wanted"
+"""The id of the study that is wanted, in the browser."""
 
 
 @dataclass(frozen=True, slots=True)
