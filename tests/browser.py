@@ -24,7 +24,7 @@ CHROMIUM = [
     "--disable-sync",
 ]
 
-STORED = "cookies,indexeddb,local_storage,service_workers,cache_storage,websql"
+STORED = "cookies,indexeddb,local_storage,service_workers,cache_storage"
 """What a site can keep of a visit; not the browser's copies of its files."""
 
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
@@ -65,7 +65,6 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     """
     idle = [context for context in browser.contexts if not context.pages]
     context = idle[0] if idle else browser.new_context()
-    context.clear_cookies()
     page = context.new_page()
     hosts: set[str] = set()
     faults: list[str] = []
