@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import os
 import re
 import threading
@@ -21,14 +22,14 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
+from playwright.sync_api import APIResponse, Browser, FilePayload, Locator, Page, Route, expect
 
 from medfuse.bundle import NOTICE
 from medfuse.config import Limits, NoteSettings
 from medfuse.data.dicom import decode_frames
 from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
-from medfuse.errors import BundleError, DicomError, LimitError
+from medfuse.errors import BundleError, DicomError, InputError, LimitError
 from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
@@ -36,6 +37,7 @@ from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
+from medfuse_serving.page.answering import predict as predict_study
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
 from medfuse_serving.page.giving import retype, retype_note
@@ -562,20 +564,86 @@ def test_no_way_to_change_the_note_leaves_what_was_said_of_it(page: Page) -> Non
         expect_blank(page.locator("#explanation"))
 
 
-def test_a_note_that_comes_changed_takes_what_was_said_of_it_along(predictor: Predictor) -> None:
+def test_a_note_that_was_left_comes_with_what_it_is_of(predictor: Predictor) -> None:
     room, desk = lay_room(predictor)
-    (prediction,) = predictor.predict([desk.study])
-    desk = replace(desk, answer=to_answer(prediction))
-    parts = room.parts
-    said = {parts.answer, parts.report.place, parts.reach, *parts.explained}
-    kept = retype_note(room, Changes(), desk.note_text, desk.form, desk)
-    assert not said & set(kept)
-    gone = retype_note(room, Changes(), "", desk.form, desk)
-    assert said <= set(gone)
-    assert "%" not in "".join(str(gone[place]) for place in said)
-    # An answer of this very note may have come since the desk was taken up.
-    kept = retype_note(room, Changes(asked=("", desk.form)), "", desk.form, desk)
-    assert not said & set(kept)
+    assert retype_note(room, "Fever.", "another study's", desk) == ""
+    for note in ("Fever.", desk.note_text):  # changed and changed back
+        text, laid, shown = json.loads(retype_note(room, note, desk.form, desk))
+        assert (text, laid) == (note, desk.form)
+        assert note.split()[-1] in shown
+
+
+def release(held: list[tuple[Route, APIResponse]]) -> None:
+    for route, response in held:
+        route.fulfill(response=response)
+    held.clear()
+
+
+def test_what_the_server_sends_late_takes_no_answer_away(page: Page) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())))
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    note.fill("FINDINGS: cough")
+    page.wait_for_timeout(100)
+    predict(page)
+    expect(answer).to_contain_text("%")
+    assert len(held) == 2  # that the note was changed, and that it was left
+    with page.expect_response("**/gradio_api/run/**"):
+        release(held)
+    page.unroute("**/gradio_api/run/**")
+    expect(page.locator("#note")).to_contain_text("cough")
+    page.wait_for_timeout(300)
+    expect(answer).to_contain_text("%")
+
+
+def test_an_answer_that_comes_late_does_not_stay_beside_another_note(page: Page) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
+    note.fill("FINDINGS: cough")
+    page.route("**/gradio_api/queue/data*", lambda route: held.append((route, route.fetch())))
+    with page.expect_request("**/gradio_api/queue/data*"):
+        predict(page)
+    for _ in range(80):
+        page.wait_for_timeout(100)
+        if held:
+            break
+    assert "%" in held[0][1].text()
+    with page.expect_response("**/gradio_api/run/**"):
+        note.press("s")
+    page.evaluate(
+        """() => {
+            window.seen = 0;
+            const answer = document.getElementById("answer");
+            const look = () => { if (answer.textContent.includes("%")) window.seen += 1; };
+            new MutationObserver(look).observe(answer, { childList: true, subtree: true });
+        }"""
+    )
+    release(held)
+    page.wait_for_function("window.seen > 0")  # or nothing was tested
+    expect(answer).not_to_contain_text("%")
+
+
+def test_a_note_that_comes_late_is_not_shown_beside_another_study(page: Page) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    page.get_by_label("Note", exact=True).fill("FINDINGS: of somebody else")
+    page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())))
+    choose_example(page)  # which leaves the note
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    read = page.locator("#note")
+    expect(read).to_contain_text("not read by the model")
+    assert any("of somebody else" in response.text() for _, response in held)
+    with page.expect_response("**/gradio_api/run/**"):
+        release(held)
+    page.wait_for_timeout(300)
+    expect(read).not_to_contain_text("somebody else")
+    assert "somebody else" not in page.content()
+
+
+def test_only_the_study_that_the_page_shows_is_answered(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    for laid in ("", "another study's"):
+        with pytest.raises(InputError, match="not, or no longer, the one on the server"):
+            predict_study(room, lambda: False, desk.note_text, laid, replace(desk, form="own"), "")
 
 
 def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:
@@ -603,20 +671,11 @@ def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None
     expect(answer).not_to_contain_text("%")
 
 
-def test_an_answer_is_asked_before_the_script_that_hears_of_changes_has_come(page: Page) -> None:
-    choose_example(page)
-    page.evaluate("delete globalThis.medfuseNote")
-    predict(page)
-    expect(page.locator("#answer")).to_contain_text("%")
-
-
-def test_a_change_is_late_if_an_answer_was_asked_for_after_it(predictor: Predictor) -> None:
-    room, desk = lay_room(predictor)
+def test_a_change_is_late_if_an_answer_was_asked_for_after_it() -> None:
     changes = Changes(count=5, heard=2)
-    late = retype(room, changes, "2", desk)
+    retype(changes, "2")
     assert changes.count == 5
-    assert all(told == gradio.skip() for told in late.values())
-    assert "%" not in str(retype(room, changes, "3", desk)[room.parts.answer])
+    retype(changes, "3")
     assert changes.count == 6
 
 

@@ -65,14 +65,13 @@ class Changes:
 
     Attributes:
         count: How often.
-        asked: The note that an answer was last asked of, as the browser had it, and its study.
-        heard: How often the browser had told of a change of the note by then.
+        heard: How often the browser had told of a change of the note when an answer was last asked
+            for.
         explained: How many explanations were begun; the next ends the one before.
         stopped: How many of them had been begun when one was last stopped by hand.
     """
 
     count: int = 0
-    asked: tuple[object, ...] = ()
     heard: int = 0
     explained: int = 0
     stopped: int = 0

@@ -35,7 +35,9 @@ HEADERS: Mapping[str, str] = {
     "X-Frame-Options": "DENY",
 }
 
-EARLY_SCRIPTS: Mapping[str, Sequence[str]] = {"/": ("web/language.js", "web/door.js")}
+EARLY_SCRIPTS: Mapping[str, Sequence[str]] = {
+    "/": ("web/language.js", "web/door.js", "web/note.js")
+}
 """What a page runs before anything else, by its path; Gradio would run it too late."""
 
 KEPT = ("/assets/", "/docs-assets/", "/static/", "/svelte/", "/web/")

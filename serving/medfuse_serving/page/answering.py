@@ -10,20 +10,19 @@ from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.missing import Reaches
-from medfuse_serving.page.desk import Desk, clear_answer, edit_note
+from medfuse_serving.page.desk import Desk, check_shown, clear_answer, edit_note
 from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
-    CHANGES_TOLD,
     QUIET,
     UNQUEUED,
     Handler,
     Room,
     answering,
+    asking,
     find_language_of,
-    list_said,
+    hold_to_note,
     naming,
     take,
-    take_away,
     tell,
 )
 from medfuse_serving.report.record import Decision
@@ -91,6 +90,7 @@ def predict(
     room: Room, changed: Callable[[], bool], text: str, laid: str, desk: Desk, reader: str
 ) -> Shown:
     """Answer the study, or ask for the reader's impression where that comes first."""
+    check_shown(desk, laid)
     desk = edit_note(desk, text, laid)
     if not room.practice.read_first:
         return answer_study(room, changed, desk, begin_reading(desk, reader), reader)
@@ -117,6 +117,7 @@ def keep_impression(
     reader: str,
 ) -> Shown:
     """Keep the reader's impression and answer the study."""
+    check_shown(desk, laid)
     desk = edit_note(desk, text, laid)
     findings = reading_panel.read_findings(room.questions, said)
     step = begin_reading(desk, reader)
@@ -136,8 +137,10 @@ def decide(
     reader: str,
 ) -> Shown:
     """Keep what the reader decides on the answer, unless the note is another by now."""
+    import gradio as gr
+
     if edit_note(desk, text, laid) is not desk:
-        return take_away(room, desk.language)
+        return {room.parts.verdict.place: gr.skip()}
     if desk.answer is None or step is None:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
@@ -157,15 +160,11 @@ def decide(
     return shown
 
 
-def noting(handle: Handler, place: int) -> Handler:
-    """Take down of which note an answer is asked, from that place of what a handler is given.
-
-    What heard of the note being left is told by it that what is said is of that note: the desk that
-    it was given may be from before the answer. So is what hears late of a change.
-    """
+def noting(handle: Handler) -> Handler:
+    """Take down how often the browser had told of a change of the note, for what hears it late."""
 
     def handle_noted(changes: Changes, told: str, *values: object) -> Shown:
-        changes.asked, changes.heard = values[place : place + 2], int(told)
+        changes.heard = int(told)
         return handle(changes, *values)
 
     return handle_noted
@@ -176,14 +175,12 @@ def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk)
     import gradio as gr
 
     changed = changes.since()
-    if edit_note(desk, text, laid) is not desk:
-        return take_away(room, desk.language)
-    if desk.answer is None:
-        return {room.parts.reach: gr.skip()}
+    if edit_note(desk, text, laid) is not desk or desk.answer is None:
+        return {room.parts.states.reaches: gr.skip()}
     others = room.explainer.read_others()
     found = missing.explore(room.predictor, desk.study, others, lambda: not changed())
     if changed():
-        return {room.parts.reach: gr.skip()}
+        return {room.parts.states.reaches: gr.skip()}
     return {room.parts.states.reaches: Reaches(desk.answer, found)}
 
 
@@ -199,7 +196,7 @@ def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
     """
     states, reach = room.parts.states, room.parts.reach
     given = [*room.parts.given.typed, states.desk, states.reaches]
-    event.then(partial(show_found, room), given, reach, **UNQUEUED)
+    hold_to_note(room, event.then(partial(show_found, room), given, reach, **UNQUEUED))
 
 
 def connect_answering(room: Room) -> None:
@@ -221,17 +218,18 @@ def connect_answering(room: Room) -> None:
     def refuse_reading(problem: str, given: tuple[object, ...]) -> str:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
-    parts.given.ask.click(
-        naming(noting(answering(tell(room, predict)), 0)),
+    asked = parts.given.ask.click(
+        naming(noting(answering(tell(room, predict)))),
         [states.changes, parts.given.changed, *typed, states.desk],
         answered,
-        js=take(CHANGES_TOLD),
+        js=take(asking(2)),
         concurrency_limit=2,
         **QUIET,
     )
+    hold_to_note(room, asked)
     tell_impression = tell_in(impression.place, refuse_reading)
-    impression.keep.click(
-        naming(noting(answering(tell_impression(partial(keep_impression, room))), 1)),
+    kept = impression.keep.click(
+        naming(noting(answering(tell_impression(partial(keep_impression, room))))),
         [
             states.changes,
             parts.given.changed,
@@ -241,10 +239,11 @@ def connect_answering(room: Room) -> None:
             impression.text,
         ],
         answered,
-        js=take(CHANGES_TOLD, reading_panel.SAID),
+        js=take(asking(3), reading_panel.SAID),
         concurrency_limit=2,
         **QUIET,
     )
+    hold_to_note(room, kept)
     tell_decision = tell_in(verdict.place, refuse_reading)
     for decision, button in verdict.buttons.items():
         button.click(
@@ -255,7 +254,7 @@ def connect_answering(room: Room) -> None:
                 *parts.decided,
                 parts.worklist.place,
                 states.report,
-                *list_said(parts),
+                parts.report.place,
             ],
             show_progress_on=verdict.place,
             **UNQUEUED,
@@ -267,7 +266,7 @@ def connect_answering(room: Room) -> None:
     found = parts.report.explore.click(
         tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
         [states.changes, *typed, states.desk],
-        [states.reaches, *list_said(parts)],
+        states.reaches,
         show_progress_on=parts.reach,
         concurrency_limit=1,
         **QUIET,

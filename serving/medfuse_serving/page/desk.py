@@ -188,6 +188,24 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
     return clear_answer(replace(desk, study=study, note_text=text, dictated=None))
 
 
+def check_shown(desk: Desk, laid: str) -> None:
+    """Refuse to answer a study that the browser does not show.
+
+    Args:
+        desk: What the server has laid out.
+        laid: The form of the study that the browser shows.
+
+    Raises:
+        InputError: It shows another: one that the server has forgotten, or has put another in the
+            place of, which may be on its way.
+    """
+    if laid != desk.form:
+        raise InputError(
+            "the study on the page is not, or no longer, the one on the server; open it, or give "
+            "it, again"
+        )
+
+
 def clear_answer(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
     return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=())

@@ -9,6 +9,7 @@ from medfuse.overlay import escape_text
 from medfuse.types import Study
 from medfuse_serving import rendering
 from medfuse_serving.dictation_view import dictated_html
+from medfuse_serving.language import Language
 from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
@@ -125,15 +126,21 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
 def show_answer(desk: Desk) -> str:
     """Show the model's answer, without the score of what its explanations leave to a human."""
     language = desk.language
+    if desk.answer is None and desk.study != Study():
+        return no_answer_html(language)
     if desk.answer is None:
         said = language.text("Open a study or give its parts, then press Predict.")
-        if desk.study != Study():
-            said = language.text("This study has no answer yet; press Predict.")
         body = rendering.empty_html(said)
     else:
         records = [view.record for view in desk.views]
         body = rendering.answer_html(language, desk.answer, records)
     return rendering.card_html(language.text("Answer"), body)
+
+
+def no_answer_html(language: Language) -> str:
+    """Say that there is no answer to what was given."""
+    said = language.text("This study has no answer yet; press Predict.")
+    return rendering.card_html(language.text("Answer"), rendering.empty_html(said))
 
 
 def show_reaches(desk: Desk, reaches: Reaches) -> str:

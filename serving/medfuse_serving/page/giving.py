@@ -13,7 +13,6 @@ from medfuse.errors import InputError
 from medfuse.types import Study
 from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.language import LANGUAGES, find_language
 from medfuse_serving.page.desk import (
     Desk,
     check_size,
@@ -41,11 +40,12 @@ from medfuse_serving.page.room import (
     answering,
     changing,
     find_language_of,
+    hold_to_note,
     list_said,
     naming,
     take,
-    take_away,
     tell,
+    write_nothing,
 )
 from medfuse_serving.prior import Prior, lay_prior, show_prior
 from medfuse_serving.telling import Shown, tell_in
@@ -183,38 +183,25 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
     return show_study(room, desk) | {given.voice: None, given.microphone: None}
 
 
-def retype(room: Room, changes: Changes, told: str, desk: Desk) -> Shown:
-    """Take away what was said of the note as it was, while it is changed.
+def retype(changes: Changes, told: str) -> None:
+    """End what is under way on the note as it was.
 
     Unless an answer was asked for after that change, and is of what the note became by it.
     """
-    import gradio as gr
-
-    if int(told) <= changes.heard:
-        return dict.fromkeys(list_said(room.parts), gr.skip())
-    changes.count += 1
-    return take_away(room, desk.language)
+    if int(told) > changes.heard:
+        changes.count += 1
 
 
-def retype_note(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
-    """Show the note once it is left, unless what ended that opened another study.
+def retype_note(room: Room, text: str, laid: str, desk: Desk) -> str:
+    """Show the note once it is left: as JSON, with what it is of, for `web/note.js` to place.
 
-    What was said of the note as it was goes, if it has not gone yet.
+    Empty where the server has another study than the browser.
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
-    import gradio as gr
-
-    place, changed = room.parts.evidence.note, changes.since()
-    edited = edit_note(desk, text, laid)
-    if edited is desk:  # left without a change: its map stays
-        return {place: gr.skip()}
-    shown = show_note(edited, room.settings)
-    if changed():
-        return {place: gr.skip()}
-    if changes.asked == (text, laid):  # what is said, or will be, is of this note
-        return {place: shown}
-    return take_away(room, desk.language) | {place: shown}
+    if laid != desk.form:
+        return ""
+    return json.dumps([text, laid, show_note(edit_note(desk, text, laid), room.settings)])
 
 
 def connect_giving(room: Room) -> None:
@@ -290,25 +277,26 @@ def _connect_note(room: Room) -> None:
     Gradio's own event comes when something is typed, and not when it is pasted, cut, deleted or
     undone; `web/note.js` hears of all, and presses a button.
     """
-    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
-    emptied = list_said(parts)
-    rest = [""] * (len(emptied) - 1)
-    cleared = json.dumps(
-        {code: [show_answer(Desk(find_language(code))), *rest] for code in LANGUAGES}
-    )
+    parts, given, states = room.parts, room.parts.given, room.parts.states
+    emptied = f"() => medfuseLanguage.choose({write_nothing(parts)})"
     each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
-    given.changed.click(None, None, emptied, js=f"() => medfuseLanguage.choose({cleared})", **each)
-    given.changed.click(
-        partial(retype, room),
-        [parts.states.changes, given.changed, desk],
-        emptied,
+    given.changed.click(None, None, list_said(parts), js=emptied, **each)
+    heard = given.changed.click(
+        retype,
+        [states.changes, given.changed],
+        None,
         js=take(CHANGES_TOLD),
         **(each | {"queue": False}),
     )
-    given.note.blur(
-        partial(retype_note, room),
-        [parts.states.changes, *given.typed, desk],
-        [parts.evidence.note, *emptied],
-        show_progress_on=parts.evidence.note,
-        **UNQUEUED,
+    hold_to_note(room, heard)
+    left = given.note.blur(
+        partial(retype_note, room), [*given.typed, states.desk], given.noted, **UNQUEUED
     )
+    placed = left.then(
+        None,
+        [given.noted, *given.typed],
+        [given.noted, parts.evidence.note],
+        js="(...values) => medfuseNote.place(...values)",
+        **UNSEEN,
+    )
+    hold_to_note(room, placed)

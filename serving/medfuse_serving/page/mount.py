@@ -41,7 +41,6 @@ SCRIPTS = (
     "viewer",
     "reader",
     "worklist",
-    "note",
     "impression",
     "evidence",
     "report",

@@ -58,8 +58,9 @@ class Given:
     """Where a study is opened or its parts are given.
 
     ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
-    that is sent with it is known to be that study's. Nor is ``changed``, which is pressed by
-    `web/note.js` when the note is changed, and stands for how often it was.
+    that is sent with it is known to be that study's. Nor are ``changed``, which is pressed by
+    `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
+    the note comes as it was read, for the browser to show it if it is still that note.
     """
 
     example: "gradio.Dropdown"
@@ -69,6 +70,7 @@ class Given:
     note: "gradio.Textbox"
     laid: "gradio.Textbox"
     changed: "gradio.Button"
+    noted: "gradio.Textbox"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
     voice: "gradio.File"
@@ -247,6 +249,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
     laid = gr.Textbox(visible="hidden")
     changed = gr.Button(elem_id="note-changed", visible="hidden")
+    noted = gr.Textbox(visible="hidden")
     with gr.Row():
         note_file = gr.UploadButton(size="sm", file_count="single")
         labels.put(note_file, message("Open a note file"))
@@ -268,6 +271,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         note,
         laid,
         changed,
+        noted,
         note_file,
         dictation,
         voice,

@@ -8,7 +8,7 @@ from medfuse_serving import reading
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import Language
 from medfuse_serving.page.desk import Desk, edit_note
-from medfuse_serving.page.room import QUIET, Room, list_said, refuse, take_away
+from medfuse_serving.page.room import QUIET, Room, hold_to_note, refuse
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
@@ -54,7 +54,7 @@ def write_report(
     report = room.parts.report
     changed = changes.since()
     if edit_note(desk, text, laid) is not desk:
-        return take_away(room, desk.language)
+        return {report.place: gr.skip()}
     if desk.answer is None:
         raise InputError("there is no answer to report; press Predict first")
     shelf = shelve_report(desk, step, room.predictor, room.shelves)
@@ -69,11 +69,12 @@ def write_report(
 def connect_reporting(room: Room) -> None:
     """Connect what asks for a report."""
     parts, report, states = room.parts, room.parts.report, room.parts.states
-    report.write.click(
+    written = report.write.click(
         tell_in(report.place, refuse)(partial(write_report, room)),
         [states.changes, *parts.given.typed, states.desk, states.read],
-        [states.report, *list_said(parts)],
+        [states.report, report.place],
         show_progress_on=report.place,
         concurrency_limit=1,
         **QUIET,
     )
+    hold_to_note(room, written)

@@ -1,5 +1,6 @@
 """What the page's handlers work in; and how a handler is made into what Gradio calls."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +11,9 @@ from medfuse.data.studies import StudyFiles
 from medfuse_serving import rendering
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
-from medfuse_serving.language import ENGLISH, Language
+from medfuse_serving.language import ENGLISH, LANGUAGES, Language, find_language
 from medfuse_serving.page.desk import Desk
-from medfuse_serving.page.desk_view import show_answer
+from medfuse_serving.page.desk_view import no_answer_html
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.predictor import Predictor
@@ -36,8 +37,8 @@ A click on Predict also leaves the note. Were both queued, the stream that ends 
 close on the second's answer, which would then never arrive.
 """
 
-CHANGES_TOLD = "String(globalThis.medfuseNote?.changes ?? 0)"
-"""How often the browser told of a change of the note; never yet while `web/note.js` is coming."""
+CHANGES_TOLD = "String(medfuseNote.changes)"
+"""How often the browser told of a change of the note (`web/note.js`)."""
 
 Handler = Callable[..., Shown]
 
@@ -102,10 +103,33 @@ def list_said(parts: Parts) -> "list[gradio.HTML]":
     return [parts.answer, parts.report.place, parts.reach, *parts.explained]
 
 
-def take_away(room: Room, language: Language) -> Shown:
-    """Take away what was said of a study, whose note is another by now."""
-    said: Shown = dict.fromkeys(list_said(room.parts), "")
-    return said | {room.parts.answer: show_answer(Desk(language))}
+def write_nothing(parts: Parts) -> str:
+    """Write as JSON what stands in those places while nothing is said, in each language."""
+    rest = [""] * (len(list_said(parts)) - 1)
+    return json.dumps({code: [no_answer_html(find_language(code)), *rest] for code in LANGUAGES})
+
+
+def hold_to_note(room: Room, event: "gradio.events.Dependency") -> None:
+    """Take away what is said, once an event is over, if it is not of the note in the text box.
+
+    By the browser, which alone knows both: what the server sends of the note as it was, or of the
+    study before, may come after what took its place.
+    """
+    parts = room.parts
+    held = f"(note, laid) => medfuseNote.hold(note, laid, {write_nothing(parts)})"
+    event.then(None, parts.given.typed, list_said(parts), js=held, **UNSEEN)
+
+
+def asking(place: int) -> str:
+    """Write the expression that keeps of which note an answer is asked for.
+
+    Args:
+        place: Of the note among a handler's values, before its study's form.
+
+    Returns:
+        Its value is `CHANGES_TOLD`.
+    """
+    return f"medfuseNote.ask(values[{place}], values[{place + 1}])"
 
 
 def take(*expressions: str) -> str:

@@ -18,7 +18,7 @@ from medfuse_serving.page.desk_view import (
 )
 from medfuse_serving.page.explaining import show_explanation
 from medfuse_serving.page.giving import show_questions
-from medfuse_serving.page.room import UNSEEN, Room, changing, tell
+from medfuse_serving.page.room import UNSEEN, Room, changing, hold_to_note, tell
 from medfuse_serving.prior import Prior, turn_prior
 from medfuse_serving.telling import Shown
 from medfuse_serving.worklist.panel import list_html
@@ -73,7 +73,7 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
     """Connect the switch; what the browser keeps is put into it there, when the page is loaded."""
     parts, states, switch = room.parts, room.parts.states, room.parts.switch
     page.load(None, None, switch, js="() => medfuseLanguage.restore()", **UNSEEN)
-    switch.change(
+    turned = switch.change(
         changing(tell(room, turn)),
         [
             states.changes,
@@ -88,3 +88,4 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
         js="(...values) => medfuseLanguage.keep(values)",
         **(UNSEEN | {"queue": False}),
     )
+    hold_to_note(room, turned)
