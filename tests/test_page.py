@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
@@ -573,6 +573,15 @@ def test_a_note_that_was_left_comes_with_what_it_is_of(predictor: Predictor) -> 
         assert note.split()[-1] in shown
 
 
+def wait_until(page: Page, is_so: Callable[[], bool]) -> None:
+    """Wait for what Playwright's own thread does meanwhile, as it answers requests."""
+    for _ in range(80):
+        if is_so():
+            return
+        page.wait_for_timeout(100)
+    pytest.fail("waited in vain")
+
+
 def release(held: list[tuple[Route, APIResponse]]) -> None:
     for route, response in held:
         route.fulfill(response=response)
@@ -584,10 +593,9 @@ def test_what_the_server_sends_late_takes_no_answer_away(page: Page) -> None:
     page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())))
     note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
     note.fill("FINDINGS: cough")
-    page.wait_for_timeout(100)
     predict(page)
     expect(answer).to_contain_text("%")
-    assert len(held) == 2  # that the note was changed, and that it was left
+    wait_until(page, lambda: len(held) == 2)  # that the note was changed, and that it was left
     with page.expect_response("**/gradio_api/run/**"):
         release(held)
     page.unroute("**/gradio_api/run/**")
@@ -603,10 +611,7 @@ def test_an_answer_that_comes_late_does_not_stay_beside_another_note(page: Page)
     page.route("**/gradio_api/queue/data*", lambda route: held.append((route, route.fetch())))
     with page.expect_request("**/gradio_api/queue/data*"):
         predict(page)
-    for _ in range(80):
-        page.wait_for_timeout(100)
-        if held:
-            break
+    wait_until(page, lambda: len(held) == 1)
     assert "%" in held[0][1].text()
     with page.expect_response("**/gradio_api/run/**"):
         note.press("s")
@@ -631,7 +636,7 @@ def test_a_note_that_comes_late_is_not_shown_beside_another_study(page: Page) ->
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
     read = page.locator("#note")
     expect(read).to_contain_text("not read by the model")
-    assert any("of somebody else" in response.text() for _, response in held)
+    wait_until(page, lambda: any("of somebody else" in came.text() for _, came in held))
     with page.expect_response("**/gradio_api/run/**"):
         release(held)
     page.wait_for_timeout(300)
