@@ -44,6 +44,7 @@ from medfuse_serving.page.giving import retype, retype_note
 from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.removing import find_unwanted
 from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.rendering import note_html, voice_html
@@ -52,6 +53,7 @@ from medfuse_serving.report.render import make_report
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
 from tests.browser import open_browser, open_page, read_greys
+from tests.dicom_files import make_file
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
@@ -404,6 +406,98 @@ def test_one_image_that_cannot_be_used_takes_no_other_along(page: Page) -> None:
     expect(page.locator("#answer")).to_contain_text("%")
     turn_to_chinese(page)
     expect(image).to_contain_text("第 1 幅无法使用")
+
+
+def give_images(page: Page, place: int, *images: bytes) -> None:
+    files = [FilePayload(name="Doe.dcm", mimeType="", buffer=image) for image in images]
+    page.locator("input[type=file]").nth(place).set_input_files(files)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_one_image_is_removed_and_all_else_stays(
+    page: Page, predictor: Predictor, number: int
+) -> None:
+    images = [make_dicom(np.full((9, 9 + v), v, np.uint16)) for v in (1, 2, 3)]
+    image, answer = page.locator("#image"), page.locator("#answer")
+    give_images(page, 0, *images)
+    expect(image).to_contain_text("Frame 1 of 3")
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    expect(answer).to_contain_text("%")
+    for _ in range(number - 1):
+        page.get_by_role("slider", name="Frame").press("ArrowRight")
+    expect(image).to_contain_text(f"{9 + number} \N{MULTIPLICATION SIGN} 9 pixels")
+    image.get_by_role("button", name="Remove image").click()
+    expect(image).to_contain_text(f"Image {number} of 3 was removed.")
+    expect(image).to_contain_text("Frame 1 of 2")
+    expect(image.get_by_role("button", name="Remove image")).to_be_focused()
+    expect(page.locator("#mf-told")).to_contain_text(f"Image {number} of 3 was removed.")
+    expect(answer).not_to_contain_text("%")
+    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: cough")
+    del images[number - 1]
+    predict(page)
+    study = Study(images=tuple(images), note=b"FINDINGS: cough")
+    answered = to_answer(predictor.predict([study])[0])
+    for probability in answered.tasks[0].probabilities.values():
+        expect(answer).to_contain_text(format_probability(probability))
+    for _ in images:
+        image.get_by_role("button", name="Remove image").click()
+        expect(answer).not_to_contain_text("%")
+        page.wait_for_timeout(200)
+    expect(image).to_contain_text("No image given.")
+    expect(image).to_contain_text("Image 1 of 1 was removed.")
+    expect(image.locator("h2")).to_be_focused()
+    turn_to_chinese(page)
+    expect(image).to_contain_text("已移除第 1 幅图像")
+
+
+def test_a_prior_image_is_removed_and_the_answer_stays(page: Page) -> None:
+    prior = page.locator("#prior")
+    give_images(page, 0, make_dicom(np.full((9, 9), 1, np.uint16)))
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    give_images(page, 1, *(make_dicom(np.full((9, 9 + v), v, np.uint16)) for v in (1, 2)))
+    expect(prior).to_contain_text("frame 1 of 2")
+    prior.get_by_role("button", name="Remove image").click()
+    expect(prior).to_contain_text("Image 1 of 2 was removed.")
+    expect(prior).to_contain_text("frame 1 of 1 \N{MIDDLE DOT} 11 \N{MULTIPLICATION SIGN} 9")
+    prior.get_by_role("button", name="Remove image").click()
+    expect(prior).to_be_hidden()
+    expect(page.locator("#image h2")).to_be_focused()
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    expect(page.locator("#answer")).to_contain_text("%")
+
+
+def test_the_recording_is_removed_and_all_else_stays(page: Page) -> None:
+    remove = page.get_by_role("button", name="Remove the recording")
+    expect(remove).to_be_hidden()
+    choose_example(page)
+    note = page.get_by_label("Note", exact=True).input_value()
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    remove.click()
+    expect(page.locator("#voice")).to_contain_text("No recording given.")
+    expect(page.locator("#voice h2")).to_be_focused()
+    expect(remove).to_be_hidden()
+    expect(page.locator("#answer")).not_to_contain_text("%")
+    expect(page.get_by_label("Note", exact=True)).to_have_value(note)
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+
+
+def test_only_an_image_that_the_page_shows_is_removed(predictor: Predictor) -> None:
+    room, _ = lay_room(predictor)
+    clip, film = (make_file(np.zeros(shape, np.uint16)) for shape in ((3, 9, 9), (9, 9)))
+    desk = lay_images(Desk(), (clip, film, clip), SETTINGS, room.shelves)
+    assert desk.frames is not None
+    token = desk.frames.shelf.token
+    found = [find_unwanted(json.dumps([token, frame]), desk.frames) for frame in range(7)]
+    assert found == [0, 0, 0, 1, 2, 2, 2]
+    for other in (["another", 0], [token, 7], [token, -1], [token], "", None):
+        with pytest.raises(InputError, match="open it, or give it, again"):
+            find_unwanted(json.dumps(other), desk.frames)
+    with pytest.raises(InputError, match="open it, or give it, again"):
+        find_unwanted(json.dumps([token, 0]), None)
 
 
 def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:

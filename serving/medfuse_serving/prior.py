@@ -13,7 +13,7 @@ from medfuse.overlay import escape_text
 from medfuse_serving import rendering
 from medfuse_serving.language import Language
 from medfuse_serving.shelves import Shelves
-from medfuse_serving.viewer import Frames, prior_html, shelve_prior
+from medfuse_serving.viewer import Frames, prior_html, removed_html, shelve_prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,13 @@ class Prior:
         images: As they were given.
         frames: For the viewer; None where there are none that can be shown.
         problem: Why they can't be shown.
+        removed: The number of the image that was removed last, from 1, and how many there were.
     """
 
     images: tuple[bytes, ...] = ()
     frames: Frames | None = None
     problem: str = ""
+    removed: tuple[int, int] | None = None
 
 
 def lay_prior(
@@ -125,6 +127,7 @@ def show_prior(language: Language, prior: Prior, present: frozenset[Identity]) -
     which = language.text("Prior study: for comparison, not read by the model")
     said = say_which(language, which, identities)
     viewer = prior_html(prior.frames, language.text("Prior study"))
+    over = f'<div class="mf-doubts">{doubts}</div>' if doubts else ""
     return rendering.card_html(
-        heading, f'<div class="mf-doubts">{doubts}</div>{said}{viewer}' if doubts else said + viewer
+        heading, over + said + viewer + removed_html(language, prior.removed)
     )

@@ -175,10 +175,6 @@ RECORDINGS = (
 STEPS = (
     message("an explanation comes after the answer; press Predict first"),
     message("there is no answer to report; press Predict first"),
-    message(
-        "the study on the page is not, or no longer, the one on the server; open it, or give it, "
-        "again"
-    ),
     message("the study was changed while the dictation was written down; give the dictation again"),
     message("the impression answers something that is not asked; load the page anew"),
     message("there is no such study on the worklist, or not any more"),

@@ -65,6 +65,7 @@ WORDS = {
     "zoom-out": message("Zoom out"),
     "native": message("One pixel of the screen for one of the image"),
     "reset": message("Reset"),
+    "remove": message("Remove image"),
     "frame": message("Frame"),
     "opacity": message("Opacity of the map"),
     "threshold": message("Hide what is weaker than"),

@@ -55,11 +55,13 @@ class Frames:
     Attributes:
         shelf: All of them, in order.
         read: Of each, its number among those that the model reads; None where it does not.
+        images: Of each, the number of the image that it is of, among the study's.
         identities: Whose study each image says it is part of.
     """
 
     shelf: Shelf
     read: tuple[int | None, ...]
+    images: tuple[int, ...]
     identities: frozenset[Identity]
 
 
@@ -81,7 +83,8 @@ def shelve_frames(
         return describe_frame(language, frame, number, read)
 
     shelf = _put(language, images, sources, describe, settings, shelves)
-    return Frames(shelf, read, list_identities(images, settings.limits))
+    own = tuple(source.instance for source in sources)
+    return Frames(shelf, read, own, list_identities(images, settings.limits))
 
 
 def shelve_prior(
@@ -99,8 +102,9 @@ def shelve_prior(
         return describe_prior(language, frame, number, len(sources))
 
     shelf = _put(language, images, sources, describe, settings, shelves)
+    own = tuple(source.instance for source in sources)
     identities = list_identities(images, settings.limits)
-    return Frames(shelf, (None,) * len(sources), identities)
+    return Frames(shelf, (None,) * len(sources), own, identities)
 
 
 def list_identities(images: Sequence[bytes], limits: Limits) -> frozenset[Identity]:
@@ -241,6 +245,16 @@ def prior_html(frames: Frames, name: str) -> str:
         f"<mf-viewer data-prior {_attributes(frames, name)}></mf-viewer>"
         f'<mf-pair data-shelf="{frames.shelf.token}"></mf-pair>'
     )
+
+
+def removed_html(language: Language, removed: tuple[int, int] | None) -> str:
+    """Say which image was removed: its number and how many there were; nothing where none was."""
+    if removed is None:
+        return ""
+    number, count = removed
+    said = language.text("Image {number} of {count} was removed.", number=number, count=count)
+    said = escape_text(said)
+    return f'<p class="mf-removed mf-legend" data-told="{said}">{said}</p>'
 
 
 def _attributes(frames: Frames, name: str) -> str:

@@ -17,10 +17,14 @@ from medfuse_serving.answer import Answer
 from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.dictation_view import Dictated, shelve_dictation
 from medfuse_serving.explanation_view import View
-from medfuse_serving.language import ENGLISH, Language
+from medfuse_serving.language import ENGLISH, Language, message
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames
 from medfuse_serving.worklist.records import StudyRow
+
+NOT_SHOWN = message(
+    "the study on the page is not, or no longer, the one on the server; open it, or give it, again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Desk:
         problem: Why the images can't be shown.
         refused: Which of those that were given last cannot be used; the study is without them, or
             else there is a problem.
+        removed: The number of the image that was removed last, from 1, and how many there were;
+            None once others were given.
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
@@ -69,6 +75,7 @@ class Desk:
     frames: Frames | None = None
     problem: str = ""
     refused: tuple[Refused, ...] = ()
+    removed: tuple[int, int] | None = None
     opened: int | None = None
     row: StudyRow | None = None
     since: datetime | None = None
@@ -102,7 +109,7 @@ def lay_images(
     """
     check_size(images)
     study = replace(desk.study, images=images)
-    desk = clear_answer(replace(desk, study=study, refused=()))
+    desk = clear_answer(replace(desk, study=study, refused=(), removed=None))
     try:
         frames = shelve_frames(desk.language, images, settings, shelves) if images else None
     except InputError as error:
@@ -200,10 +207,7 @@ def check_shown(desk: Desk, laid: str) -> None:
             place of, which may be on its way.
     """
     if laid != desk.form:
-        raise InputError(
-            "the study on the page is not, or no longer, the one on the server; open it, or give "
-            "it, again"
-        )
+        raise InputError(NOT_SHOWN)
 
 
 def clear_answer(desk: Desk) -> Desk:

@@ -15,7 +15,7 @@ from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.prior import Prior, say_dates, say_which, show_prior
 from medfuse_serving.report.withhold import find_referrals, list_withheld
-from medfuse_serving.viewer import viewer_html
+from medfuse_serving.viewer import removed_html, viewer_html
 
 
 def show_which(desk: Desk, examples: Sequence[StudyFiles]) -> str:
@@ -58,6 +58,7 @@ def show_image(desk: Desk) -> str:
         which = language.text("Present study: what the answer is about")
         said = say_which(language, which, desk.frames.identities)
         body = said + viewer_html(desk.frames, name)
+    body += removed_html(language, desk.removed)
     return rendering.card_html(language.text("Image"), refused + body)
 
 

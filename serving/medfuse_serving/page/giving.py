@@ -1,4 +1,4 @@
-"""Handlers of the page by which a study is opened, given, changed or taken away."""
+"""Handlers of the page by which a study is opened, given or changed."""
 
 import json
 import secrets
@@ -79,16 +79,14 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
+def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
+    """Say in the earlier study's place why a handler failed."""
+    return show_prior(find_language_of(given), Prior(problem=problem), frozenset())
+
+
 def clear_prior(room: Room) -> Shown:
     """Take the earlier study away."""
     return {room.parts.states.prior: Prior(), room.parts.evidence.prior: ""}
-
-
-def clear_all(room: Room, desk: Desk) -> Shown:
-    """Take everything away."""
-    return (
-        show_study(room, Desk(desk.language)) | clear_prior(room) | {room.parts.given.example: None}
-    )
 
 
 def open_example(
@@ -205,7 +203,7 @@ def retype_note(room: Room, text: str, laid: str, desk: Desk) -> str:
 
 
 def connect_giving(room: Room) -> None:
-    """Connect what opens, gives and takes away a study or a part of it."""
+    """Connect what opens and gives a study or a part of it."""
     parts, given, states = room.parts, room.parts.given, room.parts.states
     changes, desk = states.changes, states.desk
     given.example.input(
@@ -245,12 +243,6 @@ def connect_giving(room: Room) -> None:
             [*parts.study, voice, microphone],
             **QUIET,
         )
-    given.clear.click(
-        changing(partial(clear_all, room)),
-        [changes, desk],
-        [*parts.study, *parts.prior, given.example],
-        **QUIET,
-    )
     _connect_prior(room)
     _connect_note(room)
 
@@ -258,17 +250,12 @@ def connect_giving(room: Room) -> None:
 def _connect_prior(room: Room) -> None:
     """Connect the earlier study, which changes no study: an answer and its explanation stay."""
     parts, given = room.parts, room.parts.given
-
-    def refuse_prior(problem: str, values: tuple[object, ...]) -> str:
-        return show_prior(find_language_of(values), Prior(problem=problem), frozenset())
-
     given.prior_images.upload(
         tell_in(parts.evidence.prior, refuse_prior)(partial(add_prior, room)),
         [given.prior_images, parts.states.desk, parts.states.prior],
         [*parts.prior, given.prior_images],
         **QUIET,
     )
-    given.clear_prior.click(lambda: clear_prior(room), None, parts.prior, **QUIET)
 
 
 def _connect_note(room: Room) -> None:

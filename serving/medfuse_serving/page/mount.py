@@ -21,6 +21,7 @@ from medfuse_serving.page.giving import connect_giving
 from medfuse_serving.page.owning import OwnSessions
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.removing import connect_removing
 from medfuse_serving.page.reporting import connect_reporting
 from medfuse_serving.page.room import Room
 from medfuse_serving.page.turning import connect_turning
@@ -122,6 +123,7 @@ def build_page(
         parts = lay_parts(explainer, examples, practice)
         room = Room(explainer, examples, shelves, practice, parts)
         connect_giving(room)
+        connect_removing(room)
         connect_answering(room)
         connect_explaining(room)
         connect_reporting(room)

@@ -60,13 +60,16 @@ class Given:
     ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
     that is sent with it is known to be that study's. Nor are ``changed``, which is pressed by
     `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
-    the note comes as it was read, for the browser to show it if it is still that note.
+    the note comes as it was read, for the browser to show it if it is still that note; and
+    ``remove_image`` and ``remove_prior_image``, which the viewers press.
     """
 
     example: "gradio.Dropdown"
     images: "gradio.File"
     prior_images: "gradio.File"
     clear_prior: "gradio.Button"
+    remove_image: "gradio.Button"
+    remove_prior_image: "gradio.Button"
     note: "gradio.Textbox"
     laid: "gradio.Textbox"
     changed: "gradio.Button"
@@ -75,6 +78,7 @@ class Given:
     dictation: "gradio.UploadButton"
     voice: "gradio.File"
     microphone: "gradio.Audio"
+    clear_voice: "gradio.Button"
     clear: "gradio.Button"
     ask: "gradio.Button"
 
@@ -245,6 +249,8 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(prior_images, message("Prior images (DICOM)"))
     clear_prior = gr.Button(size="sm", elem_id="clear-prior")
     labels.put(clear_prior, message("Remove the prior images"))
+    remove_image = gr.Button(elem_id="remove-image", visible="hidden")
+    remove_prior_image = gr.Button(elem_id="remove-prior-image", visible="hidden")
     note = gr.Textbox(lines=5, max_lines=12, elem_id="note-text")
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
     laid = gr.Textbox(visible="hidden")
@@ -260,6 +266,8 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
     microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
     labels.put(microphone, message("Record"))
+    clear_voice = gr.Button(size="sm", elem_id="clear-voice")
+    labels.put(clear_voice, message("Remove the recording"))
     with gr.Row():
         clear = labels.put(gr.Button(elem_id="clear-all"), message("Clear all"))
         ask = labels.put(gr.Button(variant="primary"), message("Predict"))
@@ -268,6 +276,8 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         images,
         prior_images,
         clear_prior,
+        remove_image,
+        remove_prior_image,
         note,
         laid,
         changed,
@@ -276,6 +286,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         dictation,
         voice,
         microphone,
+        clear_voice,
         clear,
         ask,
     )

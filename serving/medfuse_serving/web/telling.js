@@ -10,6 +10,7 @@ const KEPT_MS = 10_000; // how long what was said stays in the region
 const told = new Map(); // by place, what was last said of it
 let begun = null; // the button that was pressed last
 let last = null; // what had the focus last
+let lastPlace = null; // and in which place of `NEXT`
 let explaining = false;
 
 function make(name, values = {}, ...children) {
@@ -78,10 +79,19 @@ function focusOn(element) {
   element.focus({ preventScroll: true }); // who looks at something else keeps it in view
 }
 
-/** Where "Stop" goes with what it stops, the focus goes to what begins it again. */
+const NEXT = { // where the focus goes when what has it goes with what it ends or takes away
+  stop: "#explain button.primary",
+  "clear-voice": "#voice h2",
+  "clear-prior": "#image h2",
+  image: "#image h2",
+  prior: "#image h2",
+};
+
+/** Bring the focus on from where it would be lost. */
 function leadOn() {
-  if (last?.closest?.("#stop") && isLost(document.activeElement) && !last.checkVisibility()) {
-    focusOn(document.querySelector("#explain button.primary"));
+  if (lastPlace && isLost(document.activeElement) && !last.checkVisibility()) {
+    focusOn(document.querySelector(NEXT[lastPlace]));
+    lastPlace = null;
   }
 }
 
@@ -90,6 +100,7 @@ document.addEventListener("click", ({ target, isTrusted }) => {
 }, true);
 document.addEventListener("focusin", ({ target }) => {
   last = target;
+  lastPlace = target.closest?.(Object.keys(NEXT).map((id) => `#${id}`).join())?.id;
 });
 
 // Gradio's own ---------------------------------------------------------------------------------

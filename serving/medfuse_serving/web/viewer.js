@@ -1,7 +1,8 @@
 // The viewer of a study's images: true pixels in, greys on a canvas out, with maps laid over them.
 // A custom element without a build step: <mf-viewer data-shelf="..." data-read="[0,null]">, and
 // <mf-map data-shelf="..."> beside it while there is an explanation. A second one, with `data-prior`,
-// shows an earlier study; `pair.js` keeps the two in step.
+// shows an earlier study; `pair.js` keeps the two in step. On the page, a button of it takes the image
+// away that it shows: it then says which is `unwanted`.
 
 import * as pair from "./pair.js";
 import { fetchPiece, text, word } from "./pieces.js";
@@ -152,8 +153,12 @@ class Viewer extends HTMLElement {
     this.map = null;
     this.written = {}; // what the viewer wrote into the fields last
     this.faults = {};
+    const had = this.root.activeElement; // on another study, the focus stays where it is
+    const place = had && (had === this.stage ? ".mf-stage" : Object.entries(had.dataset)
+      .map(([name, value]) => `[data-${name}="${value}"]`).join());
     this.build();
     this.listen();
+    if (place) this.root.querySelector(place)?.focus({ preventScroll: true });
     this.observer = new ResizeObserver(() => {
       this.place();
       pair.arrived();
@@ -198,6 +203,7 @@ class Viewer extends HTMLElement {
       button("zoom-in", "+", `aria-label="${text(this, "zoom-in")}"`) +
       button("native", "1:1", `aria-label="${text(this, "native")}"`) +
       button("reset", text(this, "reset")) +
+      (this.findRemover() ? button("remove", text(this, "remove")) : "") +
       '</div><p class="mf-fault" id="fault" role="alert" hidden></p>' +
       `<div class="mf-stage" tabindex="0" role="application" aria-roledescription="${text(this, "viewer")}"` +
       ' aria-label="">' +
@@ -628,7 +634,16 @@ class Viewer extends HTMLElement {
     this.drag.last = point;
   }
 
+  /** Find the page's button that takes away the image that is shown, where there is one. */
+  findRemover() {
+    return document.getElementById("prior" in this.dataset ? "remove-prior-image" : "remove-image");
+  }
+
   act(what) {
+    if (what === "remove") {
+      this.unwanted = JSON.stringify([this.shelf, this.state.number]);
+      this.findRemover().click();
+    }
     if (!this.frame) return;
     if (what.startsWith("tool-")) {
       this.state.tool = what.slice(5);
