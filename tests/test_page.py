@@ -421,22 +421,24 @@ def test_one_image_is_removed_and_all_else_stays(
     image, answer = page.locator("#image"), page.locator("#answer")
     give_images(page, 0, *images)
     expect(image).to_contain_text("Frame 1 of 3")
-    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    note = page.get_by_label("Note", exact=True)
+    note.fill("FINDINGS: cough")
     predict(page)
     expect(answer).to_contain_text("%")
     for _ in range(number - 1):
         page.get_by_role("slider", name="Frame").press("ArrowRight")
     expect(image).to_contain_text(f"{9 + number} \N{MULTIPLICATION SIGN} 9 pixels")
+    note.press_sequentially(" and fever")
     image.get_by_role("button", name="Remove image").click()
     expect(image).to_contain_text(f"Image {number} of 3 was removed.")
     expect(image).to_contain_text("Frame 1 of 2")
     expect(image.get_by_role("button", name="Remove image")).to_be_focused()
     expect(page.locator("#mf-told")).to_contain_text(f"Image {number} of 3 was removed.")
     expect(answer).not_to_contain_text("%")
-    expect(page.get_by_label("Note", exact=True)).to_have_value("FINDINGS: cough")
+    expect(note).to_have_value("FINDINGS: cough and fever")
     del images[number - 1]
     predict(page)
-    study = Study(images=tuple(images), note=b"FINDINGS: cough")
+    study = Study(images=tuple(images), note=b"FINDINGS: cough and fever")
     answered = to_answer(predictor.predict([study])[0])
     for probability in answered.tasks[0].probabilities.values():
         expect(answer).to_contain_text(format_probability(probability))
@@ -449,6 +451,26 @@ def test_one_image_is_removed_and_all_else_stays(
     expect(image.locator("h2")).to_be_focused()
     turn_to_chinese(page)
     expect(image).to_contain_text("已移除第 1 幅图像")
+
+
+def test_what_is_typed_while_a_part_is_taken_up_stays(page: Page, predictor: Predictor) -> None:
+    held: list[tuple[Route, APIResponse]] = []
+    note, image = page.get_by_label("Note", exact=True), make_dicom(np.full((9, 9), 1, np.uint16))
+    note.fill("FINDINGS: cough")
+    page.route("**/gradio_api/queue/data*", lambda route: held.append((route, route.fetch())))
+    give_images(page, 0, image)
+    wait_until(page, lambda: len(held) == 1)
+    note.press("End")
+    note.press_sequentially(" and fever")
+    release(held)
+    page.unroute("**/gradio_api/queue/data*")
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    expect(note).to_have_value("FINDINGS: cough and fever")
+    predict(page)
+    study = Study(images=(image,), note=b"FINDINGS: cough and fever")
+    answered = to_answer(predictor.predict([study])[0])
+    for probability in answered.tasks[0].probabilities.values():
+        expect(page.locator("#answer")).to_contain_text(format_probability(probability))
 
 
 def test_a_prior_image_is_removed_and_the_answer_stays(page: Page) -> None:

@@ -79,6 +79,13 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
+def show_changed(room: Room, desk: Desk) -> Shown:
+    """Show a desk of which a part was changed; what was typed into the note meanwhile stays."""
+    import gradio as gr
+
+    return show_study(room, desk) | {room.parts.given.note: gr.skip()}
+
+
 def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
     """Say in the earlier study's place why a handler failed."""
     return show_prior(find_language_of(given), Prior(problem=problem), frozenset())
@@ -135,7 +142,7 @@ def add_images(
             parts.given.images: None,
         }
     beside = show_prior_of(desk, prior)
-    return show_study(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
+    return show_changed(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
 
 
 def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
@@ -178,7 +185,7 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
     desk = edit_note(desk, text, laid)
     desk = replace(desk, study=replace(desk.study, voice=data))
     given = room.parts.given
-    return show_study(room, desk) | {given.voice: None, given.microphone: None}
+    return show_changed(room, desk) | {given.voice: None, given.microphone: None}
 
 
 def retype(changes: Changes, told: str) -> None:

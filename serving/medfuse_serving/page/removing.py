@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from medfuse.errors import InputError
 from medfuse_serving.page.desk import NOT_SHOWN, Desk, check_shown, edit_note, lay_images
 from medfuse_serving.page.desk_view import show_prior_of
-from medfuse_serving.page.giving import clear_prior, refuse_prior, show_study
+from medfuse_serving.page.giving import clear_prior, refuse_prior, show_changed, show_study
 from medfuse_serving.page.room import QUIET, Room, changing, take, tell
 from medfuse_serving.prior import Prior, lay_prior
 from medfuse_serving.telling import Shown, tell_in
@@ -51,7 +51,7 @@ def remove_image(
     number = find_unwanted(unwanted, desk.frames)
     desk, given = edit_note(desk, text, laid), desk.study.images
     desk = lay_images(desk, leave_out(given, number), room.settings, room.shelves)
-    shown = show_study(room, replace(desk, removed=(number + 1, len(given))))
+    shown = show_changed(room, replace(desk, removed=(number + 1, len(given))))
     return shown | {room.parts.evidence.prior: show_prior_of(desk, prior)}
 
 
@@ -69,7 +69,7 @@ def remove_voice(room: Room, desk: Desk, text: str, laid: str) -> Shown:
     """Take the recording out of the study."""
     check_shown(desk, laid)
     desk = edit_note(desk, text, laid)
-    return show_study(room, replace(desk, study=replace(desk.study, voice=None)))
+    return show_changed(room, replace(desk, study=replace(desk.study, voice=None)))
 
 
 def clear_all(room: Room, desk: Desk) -> Shown:
