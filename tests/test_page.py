@@ -762,9 +762,10 @@ def test_a_note_that_comes_late_is_not_shown_beside_another_study(page: Page) ->
 
 def test_only_the_study_that_the_page_shows_is_answered(predictor: Predictor) -> None:
     room, desk = lay_room(predictor)
+    own = replace(desk, form="own")
     for laid in ("", "another study's"):
         with pytest.raises(InputError, match="not, or no longer, the one on the server"):
-            predict_study(room, lambda: False, desk.note_text, laid, replace(desk, form="own"), "")
+            predict_study(room, lambda: False, desk.note_text, laid, own, None, "")
 
 
 def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:
@@ -1167,6 +1168,7 @@ def test_the_page_turns_to_another_language_with_all_that_lies_on_it(page: Page)
         "将文件拖放到此处"
     )
     expect(page.get_by_text("Drop File Here")).to_have_count(0)
+    expect(page.locator("#which")).to_contain_text("示例 first")
     expect(page.locator("#answer")).to_contain_text("各项所见的校准概率")
     expect(page.locator("#explanation")).to_contain_text("完备性差距")
     expect(page.locator("#note-map")).to_contain_text("支持与反对的依据")

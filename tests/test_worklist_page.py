@@ -12,7 +12,7 @@ import gradio
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Browser, Dialog, FilePayload, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from medfuse.config import PrepareSettings
@@ -766,6 +766,43 @@ def test_what_was_written_and_not_kept_is_not_lost_without_a_question(
     leave = True
     expect_question(1)
     expect(page.locator("#note")).to_contain_text("fever")
+
+
+def test_what_was_written_stays_when_a_part_of_the_study_is_changed(first_page: Page) -> None:
+    page = first_page
+    words, reason = page.get_by_label("Your impression in words"), page.get_by_label("Reason")
+    absent = page.get_by_role("group", name="Brightness").get_by_label("absent")
+    page.get_by_label("Note", exact=True).fill("FINDINGS: cough")
+    predict(page)
+    absent.check()
+    words.fill("Dark.")
+    image = make_dicom(np.full((9, 9), 1, np.uint16))
+    files = [FilePayload(name=name, mimeType="", buffer=image) for name in ("a", "b")]
+    page.locator("input[type=file]").nth(0).set_input_files(files)
+    expect(page.locator("#image")).to_contain_text("Frame 1 of 2")
+    predict(page)
+    for language, said in (("简体中文", "先行判读"), ("English", "Read first")):
+        page.get_by_label("Language").click()
+        page.get_by_role("option", name=language).click()
+        expect(page.locator("#answer")).to_contain_text(said)
+    expect(words).to_have_value("Dark.")
+    expect(absent).to_be_checked()
+    page.get_by_role("button", name="Keep my impression").click()
+    expect(page.locator("#answer")).to_contain_text(SHOWN)
+    for decided in (False, True):
+        reason.fill("Motion.")
+        if decided:
+            page.get_by_role("button", name="Override", exact=True).click()
+            expect(page.locator("#decision-place")).to_contain_text("overridden")
+        page.get_by_role("button", name="Remove image").click()
+        expect(page.locator("#answer")).not_to_contain_text(SHOWN)
+        predict(page)
+        expect(page.locator("#answer")).to_contain_text("Read first")
+        page.get_by_role("button", name="Keep my impression").click()
+        expect(page.locator("#answer")).to_contain_text(SHOWN)
+        expect(page.locator("#kept-impression")).to_contain_text("Dark.")
+        expect(page.locator("#decision-place")).not_to_contain_text("overridden")
+        expect(reason).to_have_value("" if decided else "Motion.")
 
 
 def test_a_changed_study_asks_for_another_impression(first_page: Page, store: Store) -> None:

@@ -16,7 +16,6 @@ from medfuse_serving.language import ENGLISH, Language, message
 from medfuse_serving.reading import Question
 from medfuse_serving.report.record import Decision
 from medfuse_serving.report.words import title
-from medfuse_serving.telling import Shown
 from medfuse_serving.worklist.records import MOST_REASON, MOST_TEXT, ReadingStep
 
 if TYPE_CHECKING:
@@ -186,16 +185,6 @@ def refusal_html(language: Language, problem: str) -> str:
         problem: An error's message, in English.
     """
     return rendering.problem_html(language, problem, language.text("Not kept:"))
-
-
-def clear(impression: Impression, verdict: Verdict) -> Shown:
-    """Take away what was said of another study, but for the answers to the questions."""
-    return {impression.text: "", impression.place: ""} | clear_verdict(verdict)
-
-
-def clear_verdict(verdict: Verdict) -> Shown:
-    """Take away what was decided on another answer."""
-    return dict.fromkeys((*verdict.given, verdict.place, verdict.impression), "")
 
 
 def read_findings(questions: Sequence[Question], said: str) -> dict[str, str]:

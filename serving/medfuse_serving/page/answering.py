@@ -59,9 +59,23 @@ def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
 
 
 def answer_study(
-    room: Room, changed: Callable[[], bool], desk: Desk, step: ReadingStep, reader: str
+    room: Room,
+    changed: Callable[[], bool],
+    desk: Desk,
+    step: ReadingStep,
+    before: ReadingStep | None,
+    reader: str,
 ) -> Shown:
-    """Answer what lies on the desk and show it, unless something else lies there by now."""
+    """Answer what lies on the desk and show it, unless something else lies there by now.
+
+    Args:
+        room: Of the page.
+        changed: Tells whether something else lies there.
+        desk: What to answer.
+        step: How it was read so far.
+        before: How the last answer was read; what was written of it is taken away if it was kept.
+        reader: Who asks.
+    """
     import gradio as gr
 
     parts = room.parts
@@ -80,27 +94,35 @@ def answer_study(
     }
     if (chosen := explanation_panel.choose_target(answered)) is not None:
         shown[parts.controls.target] = chosen
-    shown |= parts.clear_asked() | reading_panel.clear_verdict(parts.verdict)
+    shown |= parts.clear_asked()
+    if before is not None and before.decision is not None:
+        shown |= dict.fromkeys(parts.verdict.given, "")
     shown[parts.verdict.place] = show_decision(room, desk, step)
     shown[parts.verdict.impression] = show_impression(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
 def predict(
-    room: Room, changed: Callable[[], bool], text: str, laid: str, desk: Desk, reader: str
+    room: Room,
+    changed: Callable[[], bool],
+    text: str,
+    laid: str,
+    desk: Desk,
+    before: ReadingStep | None,
+    reader: str,
 ) -> Shown:
     """Answer the study, or ask for the reader's impression where that comes first."""
     check_shown(desk, laid)
     desk = edit_note(desk, text, laid)
     if not room.practice.read_first:
-        return answer_study(room, changed, desk, begin_reading(desk, reader), reader)
+        return answer_study(room, changed, desk, begin_reading(desk, reader), before, reader)
     room.predictor.prepare([desk.study])  # what cannot be read needs no impression
-    desk = clear_answer(desk)
+    desk = replace(clear_answer(desk), waits=True)
     parts = room.parts
     shown: Shown = {
         parts.states.desk: desk,
         parts.evidence.note: show_note(desk, room.settings),
-        parts.answer: reading_panel.wait_html(desk.language),
+        parts.answer: show_answer(desk),
         parts.impression.place: "",
     }
     return shown | parts.clear_asked() | explanation_panel.clear(parts.controls, parts.maps)
@@ -113,6 +135,7 @@ def keep_impression(
     text: str,
     laid: str,
     desk: Desk,
+    before: ReadingStep | None,
     words: str,
     reader: str,
 ) -> Shown:
@@ -122,7 +145,7 @@ def keep_impression(
     findings = reading_panel.read_findings(room.questions, said)
     step = begin_reading(desk, reader)
     step = reading.give_impression(step, desk.study, findings, words, reader)
-    return answer_study(room, changed, desk, keep(room, step), reader)
+    return answer_study(room, changed, desk, keep(room, step), before, reader)
 
 
 def decide(
@@ -220,7 +243,7 @@ def connect_answering(room: Room) -> None:
 
     asked = parts.given.ask.click(
         naming(noting(answering(tell(room, predict)))),
-        [states.changes, parts.given.changed, *typed, states.desk],
+        [states.changes, parts.given.changed, *typed, states.desk, states.read],
         answered,
         js=take(asking(2)),
         concurrency_limit=2,
@@ -236,6 +259,7 @@ def connect_answering(room: Room) -> None:
             impression.keep,
             *typed,
             states.desk,
+            states.read,
             impression.text,
         ],
         answered,

@@ -59,7 +59,10 @@ class Desk:
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
-        form: Another for each study, so that no impression and no typed note is the next one's.
+        form: Another whenever a study or a part of it comes to the page, so that no typed note is
+            the next one's.
+        asked: Another for each study, so that no impression is the next one's.
+        waits: Whether the answer was asked for, and waits for the reader's impression.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
         coarse: The same, coarsely and not yet checked, while that is under way; on the desk, or the
@@ -80,6 +83,8 @@ class Desk:
     row: StudyRow | None = None
     since: datetime | None = None
     form: str = ""
+    asked: str = ""
+    waits: bool = False
     answer: Answer | None = None
     maps: Shelf | None = None
     coarse: Shelf | None = None
@@ -192,7 +197,7 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
-    return clear_answer(replace(desk, study=study, note_text=text, dictated=None))
+    return clear_answer(replace(desk, study=study, note_text=text, dictated=None, opened=None))
 
 
 def check_shown(desk: Desk, laid: str) -> None:
@@ -212,7 +217,7 @@ def check_shown(desk: Desk, laid: str) -> None:
 
 def clear_answer(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, opened=None, answer=None, maps=None, coarse=None, views=())
+    return replace(desk, waits=False, answer=None, maps=None, coarse=None, views=())
 
 
 def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves: Shelves) -> Desk:

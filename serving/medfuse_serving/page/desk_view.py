@@ -14,6 +14,7 @@ from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.prior import Prior, say_dates, say_which, show_prior
+from medfuse_serving.reading_panel import wait_html
 from medfuse_serving.report.withhold import find_referrals, list_withheld
 from medfuse_serving.viewer import removed_html, viewer_html
 
@@ -127,6 +128,8 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
 def show_answer(desk: Desk) -> str:
     """Show the model's answer, without the score of what its explanations leave to a human."""
     language = desk.language
+    if desk.waits:
+        return wait_html(language)
     if desk.answer is None and desk.study != Study():
         return no_answer_html(language)
     if desk.answer is None:

@@ -56,34 +56,42 @@ def show_questions(room: Room, desk: Desk) -> str:
     """Ask for the impression, where it comes first."""
     if not room.practice.read_first:
         return ""
-    return reading_panel.questions_html(desk.language, room.questions, desk.form)
+    return reading_panel.questions_html(desk.language, room.questions, desk.asked)
 
 
 def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
-    """Show a whole desk; an answer to an earlier study never stays beside a new one."""
-    desk = replace(clear_answer(desk), opened=opened, form=secrets.token_hex(8))
+    """Show another study; nothing that was said or written of the one before stays beside it."""
+    parts = room.parts
+    desk = replace(desk, opened=opened, asked=secrets.token_hex(8))
+    written: Shown = dict.fromkeys((parts.impression.text, *parts.verdict.given), "")
+    written[parts.impression.questions] = show_questions(room, desk)
+    return _show(room, desk) | written | {parts.given.note: desk.note_text}
+
+
+def show_changed(room: Room, desk: Desk) -> Shown:
+    """Show a study of which a part was changed; what was said of it goes, what was written stays.
+
+    The note, too, which may be typed meanwhile.
+    """
+    return _show(room, replace(desk, opened=None))
+
+
+def _show(room: Room, desk: Desk) -> Shown:
+    desk = replace(clear_answer(desk), form=secrets.token_hex(8))
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
         parts.which: show_which(desk, room.examples),
-        parts.given.note: desk.note_text,
         parts.given.laid: desk.form,
         evidence.image: show_image(desk),
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
         parts.answer: show_answer(desk),
         parts.worklist.place: list_html(desk.language, desk.row),
-        parts.impression.questions: show_questions(room, desk),
     }
-    shown |= parts.clear_asked() | reading_panel.clear(parts.impression, parts.verdict)
+    said = (parts.impression.place, parts.verdict.place, parts.verdict.impression)
+    shown |= dict.fromkeys(said, "") | parts.clear_asked()
     return shown | explanation_panel.clear(parts.controls, parts.maps)
-
-
-def show_changed(room: Room, desk: Desk) -> Shown:
-    """Show a desk of which a part was changed; what was typed into the note meanwhile stays."""
-    import gradio as gr
-
-    return show_study(room, desk) | {room.parts.given.note: gr.skip()}
 
 
 def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
@@ -163,7 +171,8 @@ def open_note(room: Room, path: str, desk: Desk) -> Shown:
     data = take_up(path, room.settings.limits.note_bytes + 1)
     study = replace(desk.study, note=data)
     text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
-    return show_study(room, replace(desk, study=study, note_text=text, dictated=None))
+    desk = replace(desk, study=study, note_text=text, dictated=None)
+    return show_changed(room, desk) | {room.parts.given.note: text}
 
 
 def add_dictation(room: Room, changed: Callable[[], bool], path: str, desk: Desk) -> Shown:
@@ -174,7 +183,7 @@ def add_dictation(room: Room, changed: Callable[[], bool], path: str, desk: Desk
         raise InputError(
             "the study was changed while the dictation was written down; give the dictation again"
         )
-    return show_study(room, desk)
+    return show_changed(room, desk) | {room.parts.given.note: desk.note_text}
 
 
 def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) -> Shown:
