@@ -62,7 +62,7 @@ demo: $(VENV)/.ready ## make a cohort, train, export, verify and open the page (
 	$(BIN)/medfuse demo $(DEMO_ARGS)
 
 screenshot: $(VENV)/.ready ## take the pictures of the running page that the README and docs have
-	tools/system.sh $(PYTHON) chromium
+	tools/system.sh $(PYTHON) chromium chinese
 	$(BIN)/python tools/pictures.py
 
 clean: ## remove what the targets made

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Check what the machine must have, and install what Debian's packages can give: system.sh PYTHON [chromium] [chromium-headless-shell]
+# Check what the machine must have, and install what Debian's packages can give: system.sh PYTHON [chromium] [chromium-headless-shell] [chinese]
 set -euo pipefail
 
 python=$1
@@ -42,6 +42,9 @@ for wanted in "$@"; do
   case $wanted in
     chromium | chromium-headless-shell)
       command -v "$wanted" >/dev/null || install_packages "the page's tests need a browser" "$wanted"
+      ;;
+    chinese)
+      [ -n "$(fc-list :lang=zh 2>/dev/null)" ] || install_packages "pictures need a Chinese font" fonts-noto-cjk
       ;;
     *)
       echo "system.sh knows nothing of '$wanted'" >&2
