@@ -24,6 +24,7 @@ PAGE = (
     "parts",
     "room",
     "giving",
+    "removing",
     "answering",
     "explaining",
     "reporting",

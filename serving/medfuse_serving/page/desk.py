@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from medfuse.config import Limits, PrepareSettings
 from medfuse.data.dicom import Identity, list_frames
@@ -21,10 +22,6 @@ from medfuse_serving.language import ENGLISH, Language, message
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames
 from medfuse_serving.worklist.records import StudyRow
-
-NOT_SHOWN = message(
-    "the study on the page is not, or no longer, the one on the server; open it, or give it, again"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +197,16 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
     return clear_answer(replace(desk, study=study, note_text=text, dictated=None, opened=None))
 
 
+def refuse_unshown() -> NoReturn:
+    """Refuse what is asked of a study that the browser shows and the server has not."""
+    raise InputError(
+        message(
+            "the study on the page is not, or no longer, the one on the server; open it, or give "
+            "it, again"
+        )
+    )
+
+
 def check_shown(desk: Desk, laid: str) -> None:
     """Refuse to answer a study that the browser does not show.
 
@@ -212,7 +219,7 @@ def check_shown(desk: Desk, laid: str) -> None:
             place of, which may be on its way.
     """
     if laid != desk.form:
-        raise InputError(NOT_SHOWN)
+        refuse_unshown()
 
 
 def clear_answer(desk: Desk) -> Desk:

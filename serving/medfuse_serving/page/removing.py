@@ -6,8 +6,7 @@ from functools import partial
 
 from pydantic import TypeAdapter, ValidationError
 
-from medfuse.errors import InputError
-from medfuse_serving.page.desk import NOT_SHOWN, Desk, check_shown, edit_note, lay_images
+from medfuse_serving.page.desk import Desk, check_shown, edit_note, lay_images, refuse_unshown
 from medfuse_serving.page.desk_view import show_prior_of
 from medfuse_serving.page.giving import clear_prior, refuse_prior, show_changed, show_study
 from medfuse_serving.page.room import QUIET, Room, changing, take, tell
@@ -31,10 +30,10 @@ def find_unwanted(unwanted: str, frames: Frames | None) -> int:
     """
     try:
         token, frame = _UNWANTED.validate_json(unwanted)
-    except ValidationError as error:
-        raise InputError(NOT_SHOWN) from error
+    except ValidationError:
+        refuse_unshown()
     if frames is None or token != frames.shelf.token or not 0 <= frame < len(frames.images):
-        raise InputError(NOT_SHOWN)
+        refuse_unshown()
     return frames.images[frame]
 
 
