@@ -52,9 +52,9 @@ TOLD = LABELS.astype(int)
 WORDS = ("cough", "fever", "tired", "dyspnoea", "headache", "chills", "nausea", "rash", "pain")
 
 
-def random_note(k: int) -> str:
+def random_note(k: int, length: int = 12) -> str:
     rng = np.random.default_rng(k)
-    return " ".join(rng.choice(WORDS, 12))
+    return " ".join(rng.choice(WORDS, length))
 
 
 def only(findings: list[LeakFinding]) -> LeakFinding:
@@ -194,6 +194,16 @@ def test_a_copy_of_a_film_that_is_mostly_black_is_found() -> None:
 def test_a_note_that_one_patient_has_twice_is_no_copy() -> None:
     rows = [ROWS[0], replace(ROWS[1], patient_id=ROWS[0].patient_id)]
     assert not check_duplicates(with_notes(rows, [random_note(1)] * 2))
+
+
+def test_a_note_of_which_words_were_left_out_or_most_was_is_a_copy() -> None:
+    words = random_note(1, length=40).split()
+    gaps = " ".join(word for i, word in enumerate(words) if i % 10 != 4)
+    excerpt = " ".join(words[:14])
+    apart = " ".join([*random_note(2, length=15).split(), *words[:10]])  # 7 runs of 4 words
+    for note, found in ((gaps, True), (excerpt, True), (apart, False)):
+        findings = check_duplicates(with_notes(ROWS[:2], [" ".join(words), note]))
+        assert [finding.kind for finding in findings] == ["duplicate-note"] * found
 
 
 def test_copies_within_one_split_are_a_warning_and_across_splits_a_failure() -> None:

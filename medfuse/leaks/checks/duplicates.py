@@ -66,8 +66,8 @@ MANY = 20
 SAME_SOUND = 0.97
 """Correlation of two spectrograms."""
 
-SAME_NOTE = 0.6
-"""Share of rare word runs that two notes have in common."""
+SAME_NOTE = 0.55
+"""Share of the rare word runs of two notes, of the one with fewer, that they have in common."""
 
 RUN = 4
 """Words in a run."""
@@ -79,7 +79,7 @@ RARE_PATIENTS = 3
 """Runs of so many patients are rare in any cohort."""
 
 FEWEST_RUNS = 8
-"""Rare runs that a note needs to be compared."""
+"""Rare runs that two notes must have in common, at least."""
 
 Pairs = list[tuple[int, int]]
 
@@ -225,7 +225,11 @@ def _correlate(one: Float[np.ndarray, "h w"], other: Float[np.ndarray, "h w"]) -
 
 
 def find_same_notes(examined: Examined) -> Pairs:
-    """Find pairs of studies of different patients whose notes share most of their rare wording."""
+    """Find pairs of studies of different patients whose notes share most of their rare wording.
+
+    The share is of the note with fewer rare runs: of an excerpt that is all of them, and each word
+    that a copy leaves out makes some that the other has not.
+    """
     notes = [facts.note for facts in examined.facts]
     runs = [set() if note is None else word_runs(note) for note in notes]
     patients_with: Counter[int] = Counter()
@@ -248,8 +252,8 @@ def find_same_notes(examined: Examined) -> Pairs:
     table = csr_matrix((np.ones(len(row)), (row, column)), (len(runs), len(number)))
     shared = (table @ table.T).tocoo()
     sizes = np.asarray(table.sum(axis=1)).ravel()
-    union = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = (shared.data >= SAME_NOTE * union) & (shared.row < shared.col)
+    fewer = np.minimum(sizes[shared.row], sizes[shared.col])
+    alike = (shared.data >= np.maximum(SAME_NOTE * fewer, FEWEST_RUNS)) & (shared.row < shared.col)
     return sorted(zip(shared.row[alike].tolist(), shared.col[alike].tolist(), strict=True))
 
 
