@@ -1,12 +1,22 @@
 """The proof of the check's own power: what is planted, what is counted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from medfuse.leaks.check import check_table
 from medfuse.leaks.plant import PLANTS, PREPARE, Drawn, Plan, draw_cohort, make_pool_study
-from medfuse.leaks.prove import ProofOptions, _count, format_proof, prove, share
+from medfuse.leaks.prove import (
+    Outcome,
+    ProofOptions,
+    _count,
+    _count_copies,
+    format_proof,
+    prove,
+    share,
+)
 from medfuse.leaks.settings import CheckSettings
 from medfuse.synthetic.options import CohortOptions
 
@@ -34,6 +44,10 @@ def test_a_cohort_as_it_is_drawn_raises_no_alarm(drawn: Drawn) -> None:
 def test_each_kind_that_is_planted_is_found(drawn: Drawn, kind: str) -> None:
     planted = PLANTS[kind](drawn, Plan(3, 0.9, np.random.default_rng(1)))
     assert kind in {found for found, _ in alarms(planted)}
+    if kind.startswith("duplicate-"):
+        report = check_table(planted.table, planted.facts, PREPARE, CheckSettings(resamples=100))
+        assert _count_copies(report, planted) == len(planted.copies) >= 4
+        assert _count_copies(report, replace(planted, copies=((0, 1),))) == 0
 
 
 @pytest.mark.slow
@@ -59,16 +73,19 @@ def test_found_ones_and_false_alarms_are_counted_apart() -> None:
     proof = _count(
         ProofOptions(cohorts=3),
         [
-            ("site", True, ("site",)),
-            ("site", False, ("date",)),
-            ("marks", True, ("marks", "border")),
-            (None, False, ()),
-            (None, False, ("border", "date")),
-            (None, False, ()),
+            Outcome("site", True, ("site",)),
+            Outcome("site", False, ("date",)),
+            Outcome("marks", True, ("marks", "border")),
+            Outcome("duplicate-note", True, ("duplicate-note",), (4, 1)),
+            Outcome("duplicate-note", True, ("duplicate-note",), (6, 5)),
+            Outcome(None, False, ()),
+            Outcome(None, False, ("border", "date")),
+            Outcome(None, False, ()),
         ],
     )
     assert (proof.found["site"].hits, proof.found["site"].of) == (1, 2)
-    assert (proof.all_found.hits, proof.all_found.of) == (2, 3)
+    assert (proof.all_found.hits, proof.all_found.of) == (4, 5)
+    assert proof.copies == {"duplicate-note": share(6, 10)}
     assert (proof.false_alarms.hits, proof.false_alarms.of) == (1, 3)
     assert proof.alarms == {"border": 1, "date": 1}
     assert proof.beside == {"date": 1, "border": 1}

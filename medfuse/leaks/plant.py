@@ -70,6 +70,7 @@ class Drawn:
         rows: The table.
         others: Its other columns.
         facts: Of each study.
+        copies: Pairs of studies of which the second has a part of the first.
     """
 
     options: CohortOptions
@@ -77,6 +78,7 @@ class Drawn:
     rows: tuple[CohortRow, ...]
     others: Mapping[str, tuple[str, ...]]
     facts: tuple[StudyFacts, ...]
+    copies: tuple[tuple[int, int], ...] = ()
 
     @property
     def table(self) -> WholeTable:
@@ -154,7 +156,7 @@ class Plan:
         chance = np.where(labels == 1, 1 + self.strength, 1 - self.strength) / 2
         return np.flatnonzero(self.rng.random(len(labels)) < chance).tolist()
 
-    def pairs(self, drawn: Drawn) -> list[tuple[int, int]]:
+    def pairs(self, drawn: Drawn) -> tuple[tuple[int, int], ...]:
         """Draw a few pairs of studies of different patients in different splits."""
         n = len(drawn.rows)
         wanted = int(self.rng.integers(*FEW, endpoint=True))
@@ -166,7 +168,7 @@ class Plan:
             if apart and not used & {int(i), int(j)} and len(found) < wanted:
                 found.append((int(i), int(j)))
                 used |= {int(i), int(j)}
-        return found
+        return tuple(found)
 
 
 def plant_column(name: str, cell: Callable[[int, bool], str]) -> Callable[[Drawn, Plan], Drawn]:
@@ -303,8 +305,8 @@ def plant_torn(drawn: Drawn, plan: Plan) -> Drawn:
 
 def plant_same_images(drawn: Drawn, plan: Plan) -> Drawn:
     """Give a few patients a changed copy of another's image."""
-    facts = list(drawn.facts)
-    for i, j in plan.pairs(drawn):
+    facts, copies = list(drawn.facts), plan.pairs(drawn)
+    for i, j in copies:
         study = _make(drawn, drawn.studies[i])
         frame = decode_frames(study.images[:1], PREPARE.image, PREPARE.limits)[0].image
         copied = read_image_facts(
@@ -313,23 +315,23 @@ def plant_same_images(drawn: Drawn, plan: Plan) -> Drawn:
         own = facts[j].image
         assert own is not None
         facts[j] = replace(facts[j], image=replace(own, thumbnails=copied))
-    return replace(drawn, facts=tuple(facts))
+    return replace(drawn, facts=tuple(facts), copies=copies)
 
 
 def plant_same_notes(drawn: Drawn, plan: Plan) -> Drawn:
     """Give a few patients a copy of another's note with one word in twenty left out."""
-    facts = list(drawn.facts)
-    for i, j in plan.pairs(drawn):
+    facts, copies = list(drawn.facts), plan.pairs(drawn)
+    for i, j in copies:
         words = (facts[i].note or "").split(" ")
         kept = [word for word in words if plan.rng.random() >= 0.05]
         facts[j] = replace(facts[j], note=" ".join(kept))
-    return replace(drawn, facts=tuple(facts))
+    return replace(drawn, facts=tuple(facts), copies=copies)
 
 
 def plant_same_recordings(drawn: Drawn, plan: Plan) -> Drawn:
     """Give a few patients a louder or softer copy of another's recording, with some noise."""
-    facts = list(drawn.facts)
-    for i, j in plan.pairs(drawn):
+    facts, copies = list(drawn.facts), plan.pairs(drawn)
+    for i, j in copies:
         gain, noise = plan.rng.uniform(0.4, 1.4), plan.rng.standard_normal(SAMPLE_RATE * 20)
 
         def change(
@@ -341,7 +343,7 @@ def plant_same_recordings(drawn: Drawn, plan: Plan) -> Drawn:
         own = facts[j].voice
         assert own is not None
         facts[j] = replace(facts[j], voice=replace(own, fingerprint=copied))
-    return replace(drawn, facts=tuple(facts))
+    return replace(drawn, facts=tuple(facts), copies=copies)
 
 
 def plant_conflicts(drawn: Drawn, plan: Plan) -> Drawn:

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -31,8 +32,22 @@ from medfuse.synthetic.world import TARGETS
 IMAGE_SIZE = 256
 """About the side of the pool's images in pixels."""
 
-Outcome = tuple[str | None, bool, tuple[str, ...]]
-"""The planted kind, if any; whether it was found; and all kinds that alarm."""
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was planted in one cohort and found.
+
+    Attributes:
+        kind: Of the planted leak; None where there is none.
+        found: Whether it was found.
+        alarms: All kinds that alarm.
+        copies: Copies that were planted, and how many of them were found.
+    """
+
+    kind: str | None
+    found: bool
+    alarms: tuple[str, ...]
+    copies: tuple[int, int] = (0, 0)
 
 
 class ProofOptions(Settings):
@@ -72,6 +87,8 @@ class Proof(Settings):
         options: Of the proof.
         found: By kind of the planted leak: cohorts in which a finding of that kind fails or warns
             and, where the leak is of one label, names that label.
+        copies: By kind of the copies, where there are such: how many of all of them are found; a
+            cohort counts as found with one of its own.
         all_found: Of all planted leaks.
         false_alarms: Clean cohorts with any failure or warning.
         alarms: Their kinds.
@@ -80,6 +97,7 @@ class Proof(Settings):
 
     options: ProofOptions
     found: dict[str, Share]
+    copies: dict[str, Share]
     all_found: Share
     false_alarms: Share
     alarms: dict[str, int]
@@ -161,7 +179,16 @@ def _check_one(
     drawn, kind, target = make_planted(options, cohort, studies, number)
     report = check_table(drawn.table, drawn.facts, PREPARE, CheckSettings(resamples=100))
     alarms = tuple(dict.fromkeys(f.kind for f in report.by("fail", "warn")))
-    return kind, kind is not None and _is_found(report, kind, target), alarms
+    found = kind is not None and _is_found(report, kind, target)
+    return Outcome(kind, found, alarms, (len(drawn.copies), _count_copies(report, drawn)))
+
+
+def _count_copies(report: LeakReport, drawn: Drawn) -> int:
+    """Count the planted copies that are in one group with what they were copied from."""
+    remedies = [f.remedy for f in report.by("fail", "warn") if f.remedy is not None]
+    groups = [set(group) for remedy in remedies for group in remedy.group]
+    named = ({drawn.rows[i].study_id, drawn.rows[j].study_id} for i, j in drawn.copies)
+    return sum(any(pair <= group for group in groups) for pair in named)
 
 
 def _is_found(report: LeakReport, kind: str, target: str | None) -> bool:
@@ -172,17 +199,21 @@ def _is_found(report: LeakReport, kind: str, target: str | None) -> bool:
 
 
 def _count(options: ProofOptions, outcomes: Sequence[Outcome]) -> Proof:
-    planted = [(kind, hit, alarms) for kind, hit, alarms in outcomes if kind is not None]
-    clean = [alarms for kind, _, alarms in outcomes if kind is None]
-    found = {
-        kind: share(sum(hit for k, hit, _ in planted if k == kind), n)
-        for kind, n in Counter(kind for kind, _, _ in planted).items()
-    }
-    beside = Counter(alarm for kind, _, alarms in planted for alarm in alarms if alarm != kind)
+    planted: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.kind is not None:
+            planted.setdefault(outcome.kind, []).append(outcome)
+    clean = [outcome.alarms for outcome in outcomes if outcome.kind is None]
+    found = {kind: share(sum(o.found for o in own), len(own)) for kind, own in planted.items()}
+    copied = {kind: np.sum([o.copies for o in own], axis=0) for kind, own in planted.items()}
+    beside = Counter(
+        alarm for kind, own in planted.items() for o in own for alarm in o.alarms if alarm != kind
+    )
     return Proof(
         options=options,
         found=found,
-        all_found=share(sum(hit for _, hit, _ in planted), len(planted)),
+        copies={kind: share(int(hits), int(of)) for kind, (of, hits) in copied.items() if of},
+        all_found=share(sum(own.hits for own in found.values()), sum(map(len, planted.values()))),
         false_alarms=share(sum(bool(alarms) for alarms in clean), len(clean)),
         alarms=dict(Counter(alarm for alarms in clean for alarm in alarms)),
         beside=dict(beside),
@@ -215,6 +246,7 @@ def format_proof(proof: Proof) -> str:
         *(f"| {kind} | {own} |" for kind, own in proof.found.items()),
         f"| all | {proof.all_found} |",
         f"| false alarms on clean cohorts | {proof.false_alarms} |",
+        *(f"| copies of {kind}, each by itself | {own} |" for kind, own in proof.copies.items()),
         "",
         f"Kinds of the false alarms: {alarms}. Found beside the planted leaks: {beside}.",
     ]
