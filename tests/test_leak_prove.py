@@ -86,6 +86,7 @@ def test_found_ones_and_false_alarms_are_counted_apart() -> None:
     assert (proof.found["site"].hits, proof.found["site"].of) == (1, 2)
     assert (proof.all_found.hits, proof.all_found.of) == (4, 5)
     assert proof.copies == {"duplicate-note": share(6, 10)}
+    assert f"| each copied note | {share(6, 10)} |" in format_proof(proof)
     assert (proof.false_alarms.hits, proof.false_alarms.of) == (1, 3)
     assert proof.alarms == {"border": 1, "date": 1}
     assert proof.beside == {"date": 1, "border": 1}

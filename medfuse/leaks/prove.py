@@ -246,7 +246,10 @@ def format_proof(proof: Proof) -> str:
         *(f"| {kind} | {own} |" for kind, own in proof.found.items()),
         f"| all | {proof.all_found} |",
         f"| false alarms on clean cohorts | {proof.false_alarms} |",
-        *(f"| copies of {kind}, each by itself | {own} |" for kind, own in proof.copies.items()),
+        *(
+            f"| each copied {kind.removeprefix('duplicate-')} | {own} |"
+            for kind, own in proof.copies.items()
+        ),
         "",
         f"Kinds of the false alarms: {alarms}. Found beside the planted leaks: {beside}.",
     ]
