@@ -245,7 +245,7 @@ def test_a_dictation_becomes_the_pages_note_until_it_is_changed(speech: np.ndarr
     assert desk.dictated is not None
     first = desk.dictated.transcript.words[0]
     assert f'title="{first.start_s:.2f} to {first.end_s:.2f} s"' in page
-    changed = edit_note(desk, desk.note_text + " Indeed.", desk.form)
+    changed = edit_note(desk, desk.note_text + " Indeed.", desk.laid)
     assert changed.dictated is None
     assert "check every word" not in show_note(changed, prepare)
 

@@ -103,9 +103,9 @@ def test_the_sound_is_as_it_was_heard_and_is_gone_with_its_note(
     assert (rate, len(heard)) == (SAMPLE_RATE, LENGTH_S * SAMPLE_RATE)
     np.testing.assert_allclose(heard, whole, atol=1e-4)
     del shelf
-    kept = edit_note(desk, TEXT, desk.form)
+    kept = edit_note(desk, TEXT, desk.laid)
     assert kept.dictated is desk.dictated
-    desk = edit_note(kept, f"{TEXT}!", kept.form)
+    desk = edit_note(kept, f"{TEXT}!", kept.laid)
     del kept
     assert desk.dictated is None
     assert shelves.find(token, 0) is None

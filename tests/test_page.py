@@ -37,16 +37,27 @@ from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
+from medfuse_serving.page.answering import decide, find_reaches, keep_impression
 from medfuse_serving.page.answering import predict as predict_study
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
-from medfuse_serving.page.giving import retype, retype_note
+from medfuse_serving.page.explaining import explain
+from medfuse_serving.page.giving import (
+    add_dictation,
+    add_images,
+    add_voice,
+    open_note,
+    retype,
+    retype_note,
+)
 from medfuse_serving.page.mount import build_page, mount_page
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
-from medfuse_serving.page.removing import find_unwanted
+from medfuse_serving.page.removing import find_unwanted, remove_voice
+from medfuse_serving.page.reporting import write_report
 from medfuse_serving.page.room import Room
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.prior import Prior
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.record import ReportRecord
 from medfuse_serving.report.render import make_report
@@ -144,9 +155,9 @@ def test_an_unchanged_note_is_sent_as_the_bytes_it_came_in(predictor: Predictor)
     data = "INDICATION: fièvre\r\nHISTORY: toux".encode("cp1252")
     desk = lay_out(ENGLISH, Study(note=data), SETTINGS, Shelves())
     typed = desk.note_text.replace("\r\n", "\n")  # what a text box makes of it
-    assert edit_note(desk, typed, "").study.note == data
-    assert edit_note(desk, typed + "!", "").study.note == (typed + "!").encode()
-    assert edit_note(desk, " ", "").study.note is None
+    assert edit_note(desk, typed, desk.laid).study.note == data
+    assert edit_note(desk, typed + "!", desk.laid).study.note == (typed + "!").encode()
+    assert edit_note(desk, " ", desk.laid).study.note is None
 
 
 def test_an_image_that_cannot_be_read_is_said_where_it_would_be_shown() -> None:
@@ -516,9 +527,9 @@ def test_only_an_image_that_the_page_shows_is_removed(predictor: Predictor) -> N
     found = [find_unwanted(json.dumps([token, frame]), desk.frames) for frame in range(7)]
     assert found == [0, 0, 0, 1, 2, 2, 2]
     for other in (["another", 0], [token, 7], [token, -1], [token], "", None):
-        with pytest.raises(InputError, match="open it, or give it, again"):
+        with pytest.raises(InputError, match="try again, or open it again"):
             find_unwanted(json.dumps(other), desk.frames)
-    with pytest.raises(InputError, match="open it, or give it, again"):
+    with pytest.raises(InputError, match="try again, or open it again"):
         find_unwanted(json.dumps([token, 0]), None)
 
 
@@ -684,8 +695,8 @@ def test_a_note_that_was_left_comes_with_what_it_is_of(predictor: Predictor) -> 
     room, desk = lay_room(predictor)
     assert retype_note(room, "Fever.", "another study's", desk) == ""
     for note in ("Fever.", desk.note_text):  # changed and changed back
-        text, laid, shown = json.loads(retype_note(room, note, desk.form, desk))
-        assert (text, laid) == (note, desk.form)
+        text, laid, shown = json.loads(retype_note(room, note, desk.laid, desk))
+        assert (text, laid) == (note, desk.laid)
         assert note.split()[-1] in shown
 
 
@@ -760,12 +771,77 @@ def test_a_note_that_comes_late_is_not_shown_beside_another_study(page: Page) ->
     assert "somebody else" not in page.content()
 
 
-def test_only_the_study_that_the_page_shows_is_answered(predictor: Predictor) -> None:
+def desk_of(room: Room, shown: dict[object, object]) -> Desk:
+    desk = shown[room.parts.states.desk]
+    assert isinstance(desk, Desk)
+    return desk
+
+
+def test_nothing_is_asked_of_a_study_that_the_page_does_not_show(predictor: Predictor) -> None:
     room, desk = lay_room(predictor)
-    own = replace(desk, form="own")
-    for laid in ("", "another study's"):
-        with pytest.raises(InputError, match="not, or no longer, the one on the server"):
-            predict_study(room, lambda: False, desk.note_text, laid, own, None, "")
+    (prediction,) = predictor.predict([desk.study])
+    own = replace(desk, form="own", answer=to_answer(prediction))
+    forgotten, text, changes = Desk(), desk.note_text, Changes()
+    asks: tuple[Callable[[Desk, str], object], ...] = (
+        lambda k, v: predict_study(room, lambda: False, text, v, k, None, ""),
+        lambda k, v: keep_impression(room, lambda: False, "{}", text, v, k, None, "seen", ""),
+        lambda k, v: list(explain(room, text, v, k, changes, "a.b", "gradients", None, False)),
+        lambda k, v: decide(room, "accept", text, v, k, None, "", "", ""),
+        lambda k, v: find_reaches(room, changes, text, v, k),
+        lambda k, v: write_report(room, changes, text, v, k, None),
+        lambda k, v: remove_voice(room, k, text, v),
+    )
+    for kept, laid in ((own, "another.."), (own, ".."), (forgotten, own.laid)):
+        for ask in asks:
+            with pytest.raises(InputError, match="not yet, show the study that is on the server"):
+                ask(kept, laid)
+
+
+def test_no_part_is_given_to_another_study(predictor: Predictor, tmp_path: Path) -> None:
+    room, desk = lay_room(predictor)
+    own, text = replace(desk, form="own"), "FINDINGS: of another"
+    path = tmp_path / "upload"
+    gives: tuple[Callable[[Desk, str], object], ...] = (
+        lambda k, v: add_images(room, [str(path)], k, text, v, Prior()),
+        lambda k, v: open_note(room, str(path), k, v),
+        lambda k, v: add_dictation(room, lambda: False, str(path), k, v),
+        lambda k, v: add_voice(room, str(path), k, text, v),
+    )
+    for kept, laid in ((own, "another.."), (Desk(), own.laid)):
+        for give in gives:
+            path.write_bytes(b"a part")
+            with pytest.raises(InputError, match="not yet, show the study that is on the server"):
+                give(kept, laid)
+            assert not path.exists()
+
+
+def test_parts_may_be_given_before_those_before_them_are_shown(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    room, _ = lay_room(predictor)
+
+    def give(name: str, data: bytes) -> str:
+        (tmp_path / name).write_bytes(data)
+        return str(tmp_path / name)
+
+    first, typed = Desk(), "FINDINGS: typed"
+    image = make_dicom(np.full((9, 9), 1, np.uint16))
+    shown = add_images(room, [give("image", image)], first, typed, first.laid, Prior())
+    assert room.parts.given.note not in shown  # what stands there may have been typed since
+    second = desk_of(room, shown)
+    third = desk_of(room, add_voice(room, give("voice", make_wav()), second, typed, first.laid))
+    assert third.study == Study(images=(image,), note=typed.encode(), voice=make_wav())
+    shown = open_note(room, give("note", NOTE), third, first.laid)
+    assert shown[room.parts.given.note] == NOTE.decode()
+    fourth = desk_of(room, shown)
+    # What stood in the text box before that note came is no part of it.
+    for before in (first, second, third):
+        assert edit_note(fourth, typed, before.laid) is fourth
+    assert edit_note(fourth, typed, fourth.laid).study.note == typed.encode()
+    # And nothing is answered before it is all shown.
+    for before in (first, second, third):
+        with pytest.raises(InputError, match="not yet, show"):
+            predict_study(room, lambda: False, typed, before.laid, fourth, None, "")
 
 
 def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:

@@ -839,7 +839,7 @@ def test_nothing_is_explained_before_the_answer(predictor: Predictor) -> None:
         with gradio.Blocks():
             room = Room(explainer, (), Shelves(), practice, lay_parts(explainer, (), practice))
         steps = explain(
-            room, NOTE.decode(), desk.form, desk, Changes(), target, "gradients", None, False
+            room, NOTE.decode(), desk.laid, desk, Changes(), target, "gradients", None, False
         )
         if read_first:
             with pytest.raises(InputError, match="comes after the answer"):

@@ -162,6 +162,7 @@ def decide(
     """Keep what the reader decides on the answer, unless the note is another by now."""
     import gradio as gr
 
+    check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:
         return {room.parts.verdict.place: gr.skip()}
     if desk.answer is None or step is None:
@@ -198,6 +199,7 @@ def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk)
     import gradio as gr
 
     changed = changes.since()
+    check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk or desk.answer is None:
         return {room.parts.states.reaches: gr.skip()}
     others = room.explainer.read_others()

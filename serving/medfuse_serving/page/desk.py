@@ -56,9 +56,9 @@ class Desk:
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
         since: When the study was opened; None where it was put together here.
-        form: Another whenever a study or a part of it comes to the page, so that no typed note is
-            the next one's.
-        asked: Another for each study, so that no impression is the next one's.
+        form: Another for each study, so that no impression and no part is the next one's.
+        noted: Another for each note that comes to the page, so that what is typed is no other's.
+        shown: Another whenever anything of the study comes to the page.
         waits: Whether the answer was asked for, and waits for the reader's impression.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
@@ -80,13 +80,19 @@ class Desk:
     row: StudyRow | None = None
     since: datetime | None = None
     form: str = ""
-    asked: str = ""
+    noted: str = ""
+    shown: str = ""
     waits: bool = False
     answer: Answer | None = None
     maps: Shelf | None = None
     coarse: Shelf | None = None
     views: tuple[View, ...] = ()
     dictated: Dictated | None = None
+
+    @property
+    def laid(self) -> str:
+        """What the browser keeps of it, to say of which study, as it is, something is asked."""
+        return ".".join((self.form, self.noted, self.shown))
 
 
 def lay_out(language: Language, study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
@@ -187,10 +193,10 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
     Args:
         desk: What the server has laid out.
         text: In the browser's text box.
-        laid: The form of the study that the browser shows: where another was opened and has not
-            arrived there, the text is of the one before and is no note of this one.
+        laid: Which study the browser shows: where another, or another note, has not arrived there,
+            the text is of the one before and is no note of this one.
     """
-    if laid != desk.form or _lines(text) == _lines(desk.note_text):
+    if laid.split(".")[:2] != [desk.form, desk.noted] or _lines(text) == _lines(desk.note_text):
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
@@ -201,24 +207,43 @@ def refuse_unshown() -> NoReturn:
     """Refuse what is asked of a study that the browser shows and the server has not."""
     raise InputError(
         message(
-            "the study on the page is not, or no longer, the one on the server; open it, or give "
-            "it, again"
+            "the page does not, or not yet, show the study that is on the server; try again, or "
+            "open it again"
         )
     )
 
 
 def check_shown(desk: Desk, laid: str) -> None:
-    """Refuse to answer a study that the browser does not show.
+    """Refuse what is asked of a study that the browser does not show as it is.
 
     Args:
         desk: What the server has laid out.
-        laid: The form of the study that the browser shows.
+        laid: Which study the browser shows.
 
     Raises:
         InputError: It shows another: one that the server has forgotten, or has put another in the
-            place of, which may be on its way.
+            place of, or a part, which may be on its way.
     """
-    if laid != desk.form:
+    if laid != desk.laid:
+        refuse_unshown()
+
+
+def check_given(desk: Desk, laid: str, *paths: str) -> None:
+    """Refuse a part that is given to another study than the server has, and delete it.
+
+    Of the same study something else may be on its way.
+
+    Args:
+        desk: What the server has laid out.
+        laid: Which study the browser shows.
+        paths: Of the part's uploads.
+
+    Raises:
+        InputError: It is given to another.
+    """
+    if laid.split(".")[0] != desk.form:
+        for path in paths:
+            Path(path).unlink(missing_ok=True)
         refuse_unshown()
 
 
@@ -238,7 +263,7 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves:
 
     said = transcribe(recording, settings.limits)
     dictated = shelve_dictation(recording, said, settings.limits, shelves)
-    return replace(edit_note(desk, said.text, desk.form), dictated=dictated)
+    return replace(edit_note(desk, said.text, desk.laid), dictated=dictated)
 
 
 def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: Shelves) -> Desk:

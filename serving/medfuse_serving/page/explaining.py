@@ -10,7 +10,7 @@ from medfuse_serving.dictation_view import find_sounds
 from medfuse_serving.explainer import Glance
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.page.answering import show_found_after
-from medfuse_serving.page.desk import Desk, edit_note, list_read
+from medfuse_serving.page.desk import Desk, check_shown, edit_note, list_read
 from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.room import UNQUEUED, Room, find_language_of, list_said
 from medfuse_serving.telling import Shown, tell_steps_in
@@ -54,6 +54,7 @@ def explain(
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
     parts = room.parts
     ended, another = changes.explain()
+    check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:  # the browser has taken it away
         return
     if room.practice.read_first and desk.answer is None:

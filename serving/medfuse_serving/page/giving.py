@@ -15,6 +15,7 @@ from medfuse_serving import explanation_panel, reading_panel
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.page.desk import (
     Desk,
+    check_given,
     check_size,
     clear_answer,
     edit_note,
@@ -56,33 +57,39 @@ def show_questions(room: Room, desk: Desk) -> str:
     """Ask for the impression, where it comes first."""
     if not room.practice.read_first:
         return ""
-    return reading_panel.questions_html(desk.language, room.questions, desk.asked)
+    return reading_panel.questions_html(desk.language, room.questions, desk.form)
 
 
 def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     """Show another study; nothing that was said or written of the one before stays beside it."""
     parts = room.parts
-    desk = replace(desk, opened=opened, asked=secrets.token_hex(8))
+    desk = replace(desk, opened=opened, form=secrets.token_hex(8))
     written: Shown = dict.fromkeys((parts.impression.text, *parts.verdict.given), "")
     written[parts.impression.questions] = show_questions(room, desk)
-    return _show(room, desk) | written | {parts.given.note: desk.note_text}
+    return _show(room, desk, noted=True) | written
 
 
-def show_changed(room: Room, desk: Desk) -> Shown:
+def show_changed(room: Room, desk: Desk, *, noted: bool = False) -> Shown:
     """Show a study of which a part was changed; what was said of it goes, what was written stays.
 
-    The note, too, which may be typed meanwhile.
+    Args:
+        room: Of the page.
+        desk: With the study.
+        noted: Whether the part is its note. Else what stands in the text box stays, too: it may be
+            typed meanwhile.
     """
-    return _show(room, replace(desk, opened=None))
+    return _show(room, replace(desk, opened=None), noted=noted)
 
 
-def _show(room: Room, desk: Desk) -> Shown:
-    desk = replace(clear_answer(desk), form=secrets.token_hex(8))
+def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
+    desk = replace(clear_answer(desk), shown=secrets.token_hex(8))
+    if noted:
+        desk = replace(desk, noted=secrets.token_hex(8))
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
         parts.which: show_which(desk, room.examples),
-        parts.given.laid: desk.form,
+        parts.given.laid: desk.laid,
         evidence.image: show_image(desk),
         evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
@@ -91,6 +98,8 @@ def _show(room: Room, desk: Desk) -> Shown:
     }
     said = (parts.impression.place, parts.verdict.place, parts.verdict.impression)
     shown |= dict.fromkeys(said, "") | parts.clear_asked()
+    if noted:
+        shown[parts.given.note] = desk.note_text
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
@@ -140,6 +149,7 @@ def add_images(
 ) -> Shown:
     """Add images to the study; where none can be used, it stays as it is, with what was said."""
     parts = room.parts
+    check_given(desk, laid, *paths)
     before, desk = desk, edit_note(desk, text, laid)
     desk = take_images(desk, paths, room.settings, room.shelves)
     if desk.study == before.study:
@@ -166,30 +176,35 @@ def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
     }
 
 
-def open_note(room: Room, path: str, desk: Desk) -> Shown:
+def open_note(room: Room, path: str, desk: Desk, laid: str) -> Shown:
     """Take a file as the note."""
+    check_given(desk, laid, path)
     data = take_up(path, room.settings.limits.note_bytes + 1)
     study = replace(desk.study, note=data)
     text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
     desk = replace(desk, study=study, note_text=text, dictated=None)
-    return show_changed(room, desk) | {room.parts.given.note: text}
+    return show_changed(room, desk, noted=True)
 
 
-def add_dictation(room: Room, changed: Callable[[], bool], path: str, desk: Desk) -> Shown:
+def add_dictation(
+    room: Room, changed: Callable[[], bool], path: str, desk: Desk, laid: str
+) -> Shown:
     """Write a dictation down as the note, which takes a while."""
+    check_given(desk, laid, path)
     data = take_up(path, room.settings.limits.file_bytes)
     desk = write_down(desk, data, room.settings, room.shelves)
     if changed():
         raise InputError(
             "the study was changed while the dictation was written down; give the dictation again"
         )
-    return show_changed(room, desk) | {room.parts.given.note: desk.note_text}
+    return show_changed(room, desk, noted=True)
 
 
 def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) -> Shown:
     """Take a recording as the study's."""
     if path is None:
         return {room.parts.states.desk: desk}
+    check_given(desk, laid, path)
     data = take_up(path, room.settings.limits.file_bytes)
     desk = edit_note(desk, text, laid)
     desk = replace(desk, study=replace(desk.study, voice=data))
@@ -213,7 +228,7 @@ def retype_note(room: Room, text: str, laid: str, desk: Desk) -> str:
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
-    if laid != desk.form:
+    if laid != desk.laid:
         return ""
     return json.dumps([text, laid, show_note(edit_note(desk, text, laid), room.settings)])
 
@@ -242,11 +257,14 @@ def connect_giving(room: Room) -> None:
         **QUIET,
     )
     given.note_file.upload(
-        changing(tell(room, open_note)), [changes, given.note_file, desk], parts.study, **QUIET
+        changing(tell(room, open_note)),
+        [changes, given.note_file, desk, given.laid],
+        parts.study,
+        **QUIET,
     )
     given.dictation.upload(
         answering(tell(room, add_dictation)),
-        [changes, given.dictation, desk],
+        [changes, given.dictation, desk, given.laid],
         parts.study,
         concurrency_limit=1,
         **QUIET,

@@ -57,7 +57,7 @@ class States:
 class Given:
     """Where a study is opened or its parts are given.
 
-    ``laid`` is never seen: it holds `Desk.form` of the study that the browser shows, so that a note
+    ``laid`` is never seen: it holds `Desk.laid` of the study that the browser shows, so that a note
     that is sent with it is known to be that study's. Nor are ``changed``, which is pressed by
     `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
     the note comes as it was read, for the browser to show it if it is still that note; and
@@ -253,7 +253,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     remove_prior_image = gr.Button(elem_id="remove-prior-image", visible="hidden")
     note = gr.Textbox(lines=5, max_lines=12, elem_id="note-text")
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
-    laid = gr.Textbox(visible="hidden")
+    laid = gr.Textbox(Desk().laid, visible="hidden")
     changed = gr.Button(elem_id="note-changed", visible="hidden")
     noted = gr.Textbox(visible="hidden")
     with gr.Row():

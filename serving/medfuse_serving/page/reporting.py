@@ -7,7 +7,7 @@ from medfuse.overlay import escape_text
 from medfuse_serving import reading
 from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import Language
-from medfuse_serving.page.desk import Desk, edit_note
+from medfuse_serving.page.desk import Desk, check_shown, edit_note
 from medfuse_serving.page.room import QUIET, Room, hold_to_note, refuse
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.gather import ReportOptions, make_record
@@ -53,6 +53,7 @@ def write_report(
 
     report = room.parts.report
     changed = changes.since()
+    check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:
         return {report.place: gr.skip()}
     if desk.answer is None:
