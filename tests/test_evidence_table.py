@@ -468,9 +468,18 @@ def test_a_hand_on_the_player_ends_the_watch(browser: Browser, url: str, view: V
     with reading(browser, url) as page:
         page.locator("#overlays input").check()
         span = page.locator(f"rect[data-evidence='{piece.id}']")
+        page.locator("#voice-map audio").evaluate(  # at once, before the span can be over
+            """a => {
+                const look = () => {
+                    if (a.paused || document.querySelector("[aria-pressed=true]") === null) return;
+                    a.removeEventListener("timeupdate", look);
+                    a.currentTime = 2;
+                };
+                a.addEventListener("timeupdate", look);
+            }"""
+        )
         span.click()
-        page.wait_for_function("!document.querySelector('#voice-map audio').paused")
-        page.locator("#voice-map audio").evaluate("a => { a.currentTime = 2; }")
+        page.wait_for_function("document.querySelector('#voice-map audio').currentTime >= 2")
         expect(span).to_have_attribute("aria-pressed", "false")
         page.wait_for_function("document.querySelector('#voice-map audio').currentTime > 2.3")
         assert now(page)[1] is False

@@ -152,7 +152,8 @@ function follow() {
 function watch() {
   if (!playing) return;
   const { audio, end, begun } = playing;
-  if (!audio.isConnected || (begun && audio.paused)) stop();
+  if (audio.seeking) leave(); // a hand may put it beyond the end, and the event comes later
+  else if (!audio.isConnected || (begun && audio.paused)) stop();
   else if (audio.currentTime >= end) {
     stop();
     audio.currentTime = end;
