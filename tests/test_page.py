@@ -55,7 +55,7 @@ from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.page.removing import find_unwanted, remove_voice
 from medfuse_serving.page.reporting import write_report
-from medfuse_serving.page.room import Room
+from medfuse_serving.page.room import Room, changing
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.prior import Prior
 from medfuse_serving.rendering import note_html, voice_html
@@ -867,6 +867,19 @@ def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None
     note.press("End")
     note.press("s")
     expect(answer).not_to_contain_text("%")
+
+
+def test_what_began_while_a_study_was_changed_is_out_of_date() -> None:
+    changes = Changes()
+    told: list[Callable[[], bool]] = []
+
+    def change() -> dict[object, object]:
+        told.append(changes.since())  # as a press on Predict would while it is under way
+        return {}
+
+    changing(change)(changes)
+    assert told[0]()
+    assert not changes.since()()
 
 
 def test_a_change_is_late_if_an_answer_was_asked_for_after_it() -> None:

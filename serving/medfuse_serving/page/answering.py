@@ -249,6 +249,7 @@ def connect_answering(room: Room) -> None:
         answered,
         js=take(asking(2)),
         concurrency_limit=2,
+        trigger_mode="multiple",  # a second press is of what the study has become
         **QUIET,
     )
     hold_to_note(room, asked)
@@ -267,6 +268,7 @@ def connect_answering(room: Room) -> None:
         answered,
         js=take(asking(3), reading_panel.SAID),
         concurrency_limit=2,
+        trigger_mode="multiple",
         **QUIET,
     )
     hold_to_note(room, kept)

@@ -71,12 +71,16 @@ def explain(
             coarse = explanation_view.shelve_glance(
                 language, step, room.explainer.scales, room.settings, room.shelves
             )
+            if ended():
+                break
             yield {
                 parts.states.desk: replace(desk, coarse=coarse),
                 parts.maps.image: explanation_view.glance_html(coarse),
             }
             continue
         shelf = explanation_view.shelve_maps(language, step, room.shelves)
+        if ended():
+            break
         others = tuple(v for v in desk.views if v.record.target != target)
         desk = replace(desk, maps=shelf, views=(*others, step))
         # A report that was made before lacks it.

@@ -122,7 +122,8 @@ def open_example(
     """
     import gradio as gr
 
-    if index is None or index == edit_note(desk, text, laid).opened:
+    same = laid == desk.laid and index == edit_note(desk, text, laid).opened
+    if index is None or same:
         return {room.parts.given.laid: gr.skip()}
     changes.count += 1
     study = read_study(room.examples[index], room.settings.limits)
@@ -136,7 +137,8 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, rea
     assert store is not None
     _, study = store.get(study_id)
     given = edit_note(desk, text, laid).study  # a note that was left by this very click
-    if desk.row is not None and desk.row.id == study_id and given == study:
+    same = laid == desk.laid and given == study
+    if same and desk.row is not None and desk.row.id == study_id:
         return {room.parts.states.desk: desk}  # as it was, with its answer
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     row = store.open(study_id, reader)

@@ -139,11 +139,17 @@ def take(*expressions: str) -> str:
 
 
 def changing(handle: Handler) -> Handler:
-    """End what is under way on the study before a handler that changes it."""
+    """End what is under way on the study before a handler that changes it, and what began since.
+
+    What began meanwhile was given the study as it was, and would put it back.
+    """
 
     def handle_change(changes: Changes, *values: object) -> Shown:
         changes.count += 1
-        return handle(*values)
+        try:
+            return handle(*values)
+        finally:
+            changes.count += 1
 
     return handle_change
 

@@ -558,6 +558,9 @@ class Viewer extends HTMLElement {
       const what = event.target.closest("[data-do]")?.dataset.do;
       if (what) this.act(what);
     });
+    this.root.querySelector("[data-do=remove]")?.addEventListener("keydown", (event) => {
+      if (event.repeat) event.preventDefault(); // a key that is held takes one image away
+    });
     for (const name of ["frame", "preset"]) {
       this.inputs[name].addEventListener("input", () => this.set(name, Number(this.inputs[name].value)));
     }
