@@ -783,10 +783,12 @@ def test_nothing_is_asked_of_a_study_that_the_page_does_not_show(predictor: Pred
     own = replace(desk, form="own", answer=to_answer(prediction))
     forgotten, text, changes = Desk(), desk.note_text, Changes()
     asks: tuple[Callable[[Desk, str], object], ...] = (
-        lambda k, v: predict_study(room, lambda: False, text, v, k, None, ""),
-        lambda k, v: keep_impression(room, lambda: False, "{}", text, v, k, None, "seen", ""),
+        lambda k, v: predict_study(room, lambda: False, text, v, k, None, "", "", ""),
+        lambda k, v: keep_impression(
+            room, lambda: False, "{}", text, v, k, None, "", "", "seen", ""
+        ),
         lambda k, v: list(explain(room, text, v, k, changes, "a.b", "gradients", None, False)),
-        lambda k, v: decide(room, "accept", text, v, k, None, "", "", ""),
+        lambda k, v: decide(room, "accept", "", text, v, k, None, "", "", ""),
         lambda k, v: find_reaches(room, changes, text, v, k),
         lambda k, v: write_report(room, changes, text, v, k, None),
         lambda k, v: remove_voice(room, k, text, v),
@@ -841,7 +843,7 @@ def test_parts_may_be_given_before_those_before_them_are_shown(
     # And nothing is answered before it is all shown.
     for before in (first, second, third):
         with pytest.raises(InputError, match="not yet, show"):
-            predict_study(room, lambda: False, typed, before.laid, fourth, None, "")
+            predict_study(room, lambda: False, typed, before.laid, fourth, None, "", "", "")
 
 
 def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:

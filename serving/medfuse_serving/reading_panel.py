@@ -59,12 +59,16 @@ class Impression:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the reader decides after the answer; seen while there is one."""
+    """What the reader decides after the answer; seen while there is one.
+
+    ``told`` is never seen: a decision comes there, for `web/note.js` to show beside its answer.
+    """
 
     wording: "gradio.Textbox"
     reason: "gradio.Textbox"
     buttons: "dict[Decision, gradio.Button]"
     place: "gradio.HTML"
+    told: "gradio.Textbox"
     impression: "gradio.HTML"
 
     @property
@@ -126,7 +130,8 @@ def lay_verdict(labels: Labels) -> Verdict:
                 for decision, text in DECISIONS.items()
             }
         place = gr.HTML("", elem_id="decision-place")
-    return Verdict(wording, reason, buttons, place, impression)
+        told = gr.Textbox(visible="hidden")
+    return Verdict(wording, reason, buttons, place, told, impression)
 
 
 def wait_html(language: Language) -> str:

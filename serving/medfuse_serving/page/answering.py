@@ -1,5 +1,6 @@
 """Handlers of the page by which a study is answered, and what was read of it is kept."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
+    UNSEEN,
     Handler,
     Room,
     answering,
@@ -64,6 +66,7 @@ def answer_study(
     desk: Desk,
     step: ReadingStep,
     before: ReadingStep | None,
+    written: tuple[str, ...],
     reader: str,
 ) -> Shown:
     """Answer what lies on the desk and show it, unless something else lies there by now.
@@ -73,7 +76,8 @@ def answer_study(
         changed: Tells whether something else lies there.
         desk: What to answer.
         step: How it was read so far.
-        before: How the last answer was read; what was written of it is taken away if it was kept.
+        before: How the last answer was read.
+        written: Wording and reason as they stand there; each is taken away if it was kept with it.
         reader: Who asks.
     """
     import gradio as gr
@@ -95,8 +99,10 @@ def answer_study(
     if (chosen := explanation_panel.choose_target(answered)) is not None:
         shown[parts.controls.target] = chosen
     shown |= parts.clear_asked()
-    if before is not None and before.decision is not None:
-        shown |= dict.fromkeys(parts.verdict.given, "")
+    kept = () if before is None else (before.wording, before.reason)
+    for box, own, other in zip(parts.verdict.given, written, kept, strict=False):
+        if own.strip() == other:
+            shown[box] = ""
     shown[parts.verdict.place] = show_decision(room, desk, step)
     shown[parts.verdict.impression] = show_impression(room, desk, step)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
@@ -109,13 +115,16 @@ def predict(
     laid: str,
     desk: Desk,
     before: ReadingStep | None,
+    wording: str,
+    reason: str,
     reader: str,
 ) -> Shown:
     """Answer the study, or ask for the reader's impression where that comes first."""
     check_shown(desk, laid)
     desk = edit_note(desk, text, laid)
     if not room.practice.read_first:
-        return answer_study(room, changed, desk, begin_reading(desk, reader), before, reader)
+        step = begin_reading(desk, reader)
+        return answer_study(room, changed, desk, step, before, (wording, reason), reader)
     room.predictor.prepare([desk.study])  # what cannot be read needs no impression
     desk = replace(clear_answer(desk), waits=True)
     parts = room.parts
@@ -136,6 +145,8 @@ def keep_impression(
     laid: str,
     desk: Desk,
     before: ReadingStep | None,
+    wording: str,
+    reason: str,
     words: str,
     reader: str,
 ) -> Shown:
@@ -145,12 +156,14 @@ def keep_impression(
     findings = reading_panel.read_findings(room.questions, said)
     step = begin_reading(desk, reader)
     step = reading.give_impression(step, desk.study, findings, words, reader)
-    return answer_study(room, changed, desk, keep(room, step), before, reader)
+    step = keep(room, step)
+    return answer_study(room, changed, desk, step, before, (wording, reason), reader)
 
 
 def decide(
     room: Room,
     decision: Decision,
+    mark: str,
     text: str,
     laid: str,
     desk: Desk,
@@ -159,12 +172,16 @@ def decide(
     reason: str,
     reader: str,
 ) -> Shown:
-    """Keep what the reader decides on the answer, unless the note is another by now."""
+    """Keep what the reader decides on the answer, unless the note is another by now.
+
+    What that changes on the page comes as JSON after the answer's mark, for `web/note.js` to place:
+    another answer may be shown by then.
+    """
     import gradio as gr
 
     check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:
-        return {room.parts.verdict.place: gr.skip()}
+        return {room.parts.states.read: gr.skip()}
     if desk.answer is None or step is None:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
@@ -172,16 +189,14 @@ def decide(
     step = keep(room, decided)
     row = desk.row and desk.row.model_copy(update={"status": Status.READ})
     parts = room.parts
-    shown: Shown = {
+    written = "" if decision == "accept" else None  # nothing was kept of what was written
+    listed = list_html(desk.language, row)
+    shown = [show_decision(room, desk, step), listed, "", *(written for _ in parts.verdict.given)]
+    return {
         parts.states.read: step,
-        parts.verdict.place: show_decision(room, desk, step),
-        parts.worklist.place: list_html(desk.language, row),
         parts.states.report: None,
-        parts.report.place: "",
+        parts.verdict.told: json.dumps([mark, *shown]),
     }
-    if decision == "accept":  # nothing of them was kept
-        shown |= dict.fromkeys(parts.verdict.given, "")
-    return shown
 
 
 def noting(handle: Handler) -> Handler:
@@ -226,8 +241,8 @@ def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
 
 def connect_answering(room: Room) -> None:
     """Connect what asks for an answer, and what is done with it."""
-    parts, typed, states = room.parts, room.parts.given.typed, room.parts.states
-    impression, verdict = parts.impression, parts.verdict
+    parts, given, states = room.parts, room.parts.given, room.parts.states
+    typed, impression, verdict = given.typed, parts.impression, parts.verdict
     answered = [
         states.desk,
         states.read,
@@ -243,9 +258,9 @@ def connect_answering(room: Room) -> None:
     def refuse_reading(problem: str, given: tuple[object, ...]) -> str:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
-    asked = parts.given.ask.click(
+    asked = given.ask.click(
         naming(noting(answering(tell(room, predict)))),
-        [states.changes, parts.given.changed, *typed, states.desk, states.read],
+        [states.changes, given.changed, *typed, states.desk, states.read, *verdict.given],
         answered,
         js=take(asking(2)),
         concurrency_limit=2,
@@ -258,11 +273,12 @@ def connect_answering(room: Room) -> None:
         naming(noting(answering(tell_impression(partial(keep_impression, room))))),
         [
             states.changes,
-            parts.given.changed,
+            given.changed,
             impression.keep,
             *typed,
             states.desk,
             states.read,
+            *verdict.given,
             impression.text,
         ],
         answered,
@@ -272,20 +288,27 @@ def connect_answering(room: Room) -> None:
         **QUIET,
     )
     hold_to_note(room, kept)
-    tell_decision = tell_in(verdict.place, refuse_reading)
+    changed = [verdict.place, parts.worklist.place, parts.report.place, *verdict.given]
+
+    def refuse_decision(problem: str, given: tuple[object, ...]) -> str:
+        return json.dumps([given[0], refuse_reading(problem, given), *[None] * len(changed[1:])])
+
+    tell_decision = tell_in(verdict.told, refuse_decision)
     for decision, button in verdict.buttons.items():
-        button.click(
+        decided = button.click(
             naming(tell_decision(partial(decide, room, decision))),
-            [*typed, states.desk, states.read, *verdict.given],
-            [
-                states.read,
-                *parts.decided,
-                parts.worklist.place,
-                states.report,
-                parts.report.place,
-            ],
+            [verdict.told, *typed, states.desk, states.read, *verdict.given],
+            [states.read, states.report, verdict.told],
+            js="(...values) => values.with(0, medfuseNote.mark(values[2]))",
             show_progress_on=verdict.place,
             **UNQUEUED,
+        )
+        decided.then(
+            None,
+            [verdict.told, given.laid],
+            [verdict.told, *changed],
+            js="(...values) => medfuseNote.decide(...values)",
+            **UNSEEN,
         )
 
     def refuse_reaches(problem: str, _: tuple[object, ...]) -> Reaches:

@@ -304,14 +304,13 @@ def _connect_note(room: Room) -> None:
     emptied = f"() => medfuseLanguage.choose({write_nothing(parts)})"
     each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
     given.changed.click(None, None, list_said(parts), js=emptied, **each)
-    heard = given.changed.click(
+    given.changed.click(
         retype,
         [states.changes, given.changed],
         None,
         js=take(CHANGES_TOLD),
         **(each | {"queue": False}),
     )
-    hold_to_note(room, heard)
     left = given.note.blur(
         partial(retype_note, room), [*given.typed, states.desk], given.noted, **UNQUEUED
     )

@@ -116,8 +116,9 @@ def hold_to_note(room: Room, event: "gradio.events.Dependency") -> None:
     study before, may come after what took its place.
     """
     parts = room.parts
-    held = f"(note, laid) => medfuseNote.hold(note, laid, {write_nothing(parts)})"
-    event.then(None, parts.given.typed, list_said(parts), js=held, **UNSEEN)
+    said = list_said(parts)
+    held = f"(...values) => medfuseNote.hold({write_nothing(parts)}, ...values)"
+    event.then(None, [*parts.given.typed, *said], said, js=held, **UNSEEN)
 
 
 def asking(place: int) -> str:

@@ -70,23 +70,49 @@ customElements.define("mf-impression", Impression);
 const LEAVING = "#worklist-open, #clear-all"; // the buttons by which another study takes the place
 
 const find = (selector) => document.querySelector(selector);
-const decidedAt = () => find("#decision-place [data-at]")?.dataset.at ?? "";
 
-let typedAfter = null; // the decision after which a wording or a reason was typed last
+const PLACES = { impression: "#impression button", decision: "[id^=decide-]" }; // and what keeps it
+const pressed = {}; // what stood in a place when it was to be kept last
+const kept = {}; // and what was
 
-function isFilled(place) {
-  return [...document.querySelectorAll(`${place} textarea`)].some((box) => box.value.trim());
+/** Give what a reader has written in a place; nothing of one that is as it was laid out. */
+function read(place) {
+  const said = place === "impression" ? { ...find("mf-impression")?.said } : {};
+  document.querySelectorAll(`#${place} textarea`).forEach((box, i) => {
+    said[`box ${i}`] = box.value.trim();
+  });
+  return Object.values(said).some(Boolean) ? JSON.stringify(said) : null;
 }
 
-/** Tell whether an impression, or a wording or reason, lies here that was not kept. */
+/** Tell whether something lies here that was written and not kept. */
 function isUnkept() {
-  const said = Object.values(find("mf-impression")?.said ?? {}).some(Boolean);
-  if ((said || isFilled("#impression")) && !find("#answer .mf-answer")) return true;
-  return isFilled("#decision") && typedAfter === decidedAt();
+  return Object.keys(PLACES).some((place) => ![null, kept[place]].includes(read(place)));
 }
 
-document.addEventListener("input", ({ target }) => {
-  if (target.closest("#decision")) typedAfter = decidedAt();
+document.addEventListener("click", ({ target }) => {
+  for (const [place, keep] of Object.entries(PLACES)) {
+    if (target.closest?.(keep)) pressed[place] = read(place);
+  }
+}, { capture: true });
+
+let at = ""; // of the decision that was shown last
+
+/** Take down what was kept, once that is shown. */
+function look() {
+  const decided = find("#decision-place [data-at]")?.dataset.at ?? at;
+  if (decided !== at) kept.decision = pressed.decision;
+  at = decided;
+  if (find("#answer .mf-answer") && find("#kept-impression .mf-kept") && pressed.impression) {
+    kept.impression = pressed.impression;
+    pressed.impression = null;
+  }
+}
+
+new MutationObserver(look).observe(document.documentElement, {
+  attributeFilter: ["data-at"],
+  attributes: true,
+  childList: true,
+  subtree: true,
 });
 
 document.addEventListener("click", (event) => {

@@ -10,8 +10,9 @@
 
 {
   const lines = (text) => (text ?? "").replace(/\r\n?/g, "\n");
-  const is = ([text, form], note, laid) => text === lines(note) && form === laid;
+  const noteOf = (laid) => laid.split(".").slice(0, 2).join(); // `Desk.laid`
   let asked = null; // the note of the last answer that was asked for, and its study
+  let asks = 0; // how often
   let told = false;
 
   globalThis.medfuseNote = {
@@ -20,19 +21,35 @@
     /** Keep of which note an answer is asked for; give how often it was told that one changed. */
     ask(note, laid) {
       asked = [lines(note), laid];
+      asks += 1;
       return String(this.changes);
     },
 
-    /** Give what is said, where it is not of this note: nothing. Of it, or of none, it stays. */
-    hold(note, laid, nothing) {
-      return asked === null || is(asked, note, laid) ? [] : medfuseLanguage.choose(nothing);
+    /** Give what is to stand where something is said: what does, or nothing if it is of another note. */
+    hold(nothing, note, laid, answer, ...said) {
+      const own = asked === null || (asked[0] === lines(note) && asked[1] === laid);
+      const isSaid = /class="mf-(answer|empty mf-read-first)/.test(answer) || said.some(Boolean);
+      return own || !isSaid ? [] : medfuseLanguage.choose(nothing);
     },
 
     /** Take a note that was left out of where it came; give it as it was read, if it is still this. */
     place(noted, note, laid) {
       if (!noted) return [];
-      const [text, form, shown] = JSON.parse(noted);
-      return is([lines(text), form], note, laid) ? ["", shown] : [""];
+      const [text, whose, shown] = JSON.parse(noted);
+      return lines(text) === lines(note) && noteOf(whose) === noteOf(laid) ? ["", shown] : [""];
+    },
+
+    /** Name the answer that is shown: as often as one was asked for, and the study. */
+    mark(laid) {
+      return `${asks} ${laid}`;
+    },
+
+    /** Take what a decision changes out of where it came; give it if the answer is still that one. */
+    decide(decided, laid) {
+      if (!decided) return [];
+      const [whose, ...shown] = JSON.parse(decided);
+      if (whose !== this.mark(laid)) return [""];
+      return ["", ...shown.map((value) => value ?? { __type__: "update" })]; // null: it stays
     },
   };
 
