@@ -4,15 +4,24 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
+import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    APIResponse,
+    Browser,
+    Locator,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 CHROMIUM = [
     "--no-sandbox",
@@ -81,6 +90,48 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
         page.close()
     assert hosts <= {urlparse(url).netloc, ""}, "a request left the machine"  # "" is data: or blob:
     assert faults == [], faults
+
+
+def hold(page: Page, address: str, most: int = 99) -> list[tuple[Route, APIResponse]]:
+    """Hold back what the server answers to an address.
+
+    Args:
+        page: Which asks for it.
+        address: As a pattern.
+        most: Later answers come at once.
+
+    Returns:
+        Where it is kept.
+    """
+    held: list[tuple[Route, APIResponse]] = []
+    asked = 0
+
+    def take(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= most:
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route(address, take)
+    return held
+
+
+def release(held: list[tuple[Route, APIResponse]]) -> None:
+    """Let the browser have what was held back, in the order in which it was asked for."""
+    for route, response in held:
+        route.fulfill(response=response)
+    held.clear()
+
+
+def wait_until(page: Page, is_so: Callable[[], bool]) -> None:
+    """Wait for what Playwright's own thread does meanwhile, as it answers requests."""
+    for _ in range(80):
+        if is_so():
+            return
+        page.wait_for_timeout(100)
+    pytest.fail("waited in vain")
 
 
 def read_greys(place: Page | Locator) -> np.ndarray:

@@ -20,6 +20,7 @@ PACKAGE = "medfuse_serving.page"
 PAGE = (
     "practice",
     "desk",
+    "session",
     "desk_view",
     "parts",
     "room",

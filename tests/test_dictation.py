@@ -22,7 +22,7 @@ from medfuse.dictation.speech import find_speech, speech_chances
 from medfuse.dictation.transcribe import place_words, transcribe
 from medfuse.errors import CohortError, VoiceError
 from medfuse_serving.dictation_view import Dictated
-from medfuse_serving.page.desk import Desk, edit_note, write_down
+from medfuse_serving.page.desk import Desk, edit_note, take_dictation, write_down
 from medfuse_serving.page.desk_view import show_note
 from medfuse_serving.shelves import Shelves
 
@@ -237,7 +237,8 @@ def test_a_table_of_dictations_becomes_one_with_notes(speech: np.ndarray, tmp_pa
 
 def test_a_dictation_becomes_the_pages_note_until_it_is_changed(speech: np.ndarray) -> None:
     prepare = PrepareSettings()
-    desk = write_down(Desk(note_text="before"), encode(speech), prepare, Shelves())
+    dictated = write_down(encode(speech), prepare, Shelves())
+    desk = take_dictation(Desk(note_text="before"), dictated)
     assert plain(desk.note_text) == SPOKEN
     assert desk.study.note == desk.note_text.encode()
     page = show_note(desk, prepare)

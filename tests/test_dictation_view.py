@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from medfuse.config import SAMPLE_RATE, Limits
 from medfuse.data.studies import find_studies
@@ -28,7 +28,7 @@ from medfuse_serving.dictation_view import (
 from medfuse_serving.evidence import Piece, WordsPlace
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, find_language
-from medfuse_serving.page.desk import Desk, edit_note, write_down
+from medfuse_serving.page.desk import Desk, edit_note, take_dictation, write_down
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.shelves import Shelves
@@ -92,7 +92,7 @@ def test_the_sound_is_as_it_was_heard_and_is_gone_with_its_note(
     recording = make_wav(LENGTH_S)
     monkeypatch.setattr("medfuse.dictation.transcribe.transcribe", lambda *_: make_transcript())
     shelves = Shelves()
-    desk = write_down(Desk(), recording, SETTINGS, shelves)
+    desk = take_dictation(Desk(), write_down(recording, SETTINGS, shelves))
     assert desk.dictated is not None
     token = desk.dictated.sound.token
     shelf = shelves.find(token, 0)
@@ -280,27 +280,73 @@ def test_evidence_in_a_dictated_note_plays_its_words(browser: Browser, url: str)
         assert_played(play, audio, 1.25, 2.0)
 
 
-def test_a_study_that_changes_meanwhile_is_not_put_back_by_a_dictation(
-    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changed = threading.Event()
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """When a dictation begins to be written down; and what lets it be."""
+    begun, go_on = threading.Event(), threading.Event()
 
     def transcribe_late(*_: object) -> Transcript:
-        assert changed.wait(20)
+        begun.set()
+        assert go_on.wait(20)
         return make_transcript()
 
     monkeypatch.setattr("medfuse.dictation.transcribe.transcribe", transcribe_late)
+    return begun, go_on
+
+
+def test_what_comes_while_a_dictation_is_written_down_stays_beside_it(
+    browser: Browser, url: str, late: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = late
     with open_page(browser, url) as page:
         expect(page.get_by_role("button", name="Predict")).to_be_visible()
         give_dictation(page)
         image = FilePayload(name="x", mimeType="", buffer=make_study().images[0])
-        page.wait_for_timeout(500)  # until the dictation has begun
+        assert begun.wait(10)
         page.locator("input[type=file]").nth(0).set_input_files(image)
         expect(page.locator("#image .mf-what")).to_contain_text("pixels")
-        changed.set()
-        expect(page.locator("#answer")).to_contain_text("give the dictation again")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        go_on.set()
+        expect(page.locator("#note")).to_contain_text("chills")
         expect(page.locator("#image .mf-what")).to_contain_text("pixels")
-        expect(page.locator("#note")).to_contain_text("No note")
+        expect(page.locator("#answer")).not_to_contain_text("%")  # it is of no note
+        expect(page.locator("#given-told")).to_be_hidden()
+
+
+@pytest.mark.parametrize("meanwhile", ["typed", "typed on its way", "next study"])
+def test_a_dictation_takes_the_place_of_no_note_that_was_written_meanwhile(
+    meanwhile: str, browser: Browser, url: str, late: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = late
+    held: list[Route] = []
+    with open_page(browser, url) as page:
+        note = page.get_by_label("Note", exact=True)
+        expect(page.get_by_role("button", name="Predict")).to_be_visible()
+        if meanwhile == "typed on its way":
+            page.route("**/gradio_api/upload*", lambda route: held.append(route))
+            with page.expect_request("**/gradio_api/upload*"):
+                give_dictation(page)
+            note.fill("FINDINGS: hoarse")
+            held[0].continue_()
+            assert begun.wait(10)
+        else:
+            give_dictation(page)
+            assert begun.wait(10)
+            if meanwhile == "typed":
+                note.fill("FINDINGS: hoarse")
+            else:
+                page.get_by_label("Example study").click()
+                page.get_by_role("option", name="first").click()
+                expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+        page.get_by_role("button", name="Predict").click()
+        expect(page.locator("#answer")).to_contain_text("%")
+        kept = note.input_value()
+        go_on.set()
+        expect(page.locator("#given-told")).to_contain_text("give the dictation again")
+        expect(note).to_have_value(kept)
+        expect(page.locator("#note")).not_to_contain_text("chills")
+        expect(page.locator("#answer")).to_contain_text("%")
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -3,17 +3,14 @@
 import base64
 import html
 import io
-import json
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlparse
 
-import gradio
 import httpx
 import numpy as np
 import pydicom
@@ -29,42 +26,23 @@ from medfuse.config import Limits, NoteSettings
 from medfuse.data.dicom import decode_frames
 from medfuse.data.studies import find_studies
 from medfuse.data.voice import decode_voice
-from medfuse.errors import BundleError, DicomError, InputError, LimitError
+from medfuse.errors import BundleError, DicomError, LimitError
 from medfuse.headings import SECTION_HEADINGS
 from medfuse.types import Study
 from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, LANGUAGES, find_language
-from medfuse_serving.page.answering import decide, find_reaches, keep_impression
-from medfuse_serving.page.answering import predict as predict_study
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out, take_up
 from medfuse_serving.page.desk_view import show_answer, show_image
-from medfuse_serving.page.explaining import explain
-from medfuse_serving.page.giving import (
-    add_dictation,
-    add_images,
-    add_voice,
-    open_note,
-    retype,
-    retype_note,
-)
 from medfuse_serving.page.mount import build_page, mount_page
-from medfuse_serving.page.parts import lay_parts
-from medfuse_serving.page.practice import Practice
-from medfuse_serving.page.removing import find_unwanted, remove_voice
-from medfuse_serving.page.reporting import write_report
-from medfuse_serving.page.room import Room, changing
 from medfuse_serving.predictor import Predictor
-from medfuse_serving.prior import Prior
 from medfuse_serving.rendering import note_html, voice_html
 from medfuse_serving.report.record import ReportRecord
 from medfuse_serving.report.render import make_report
 from medfuse_serving.report.verify import check_inputs, check_model, open_report
 from medfuse_serving.shelves import Shelves
-from tests.browser import open_browser, open_page, read_greys
-from tests.dicom_files import make_file
+from tests.browser import open_browser, open_page, read_greys, release, wait_until
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_study, make_wav, write_study
 from tests.hand_network import MIXED, HandNetwork
 from tests.live import running
@@ -82,15 +60,6 @@ def data_of(text: str, media_type: str) -> bytes:
     found = re.search(rf'src="data:{media_type};base64,([^"]+)"', text)
     assert found
     return base64.b64decode(found[1])
-
-
-def lay_room(predictor: Predictor) -> tuple[Room, Desk]:
-    """Lay a page out with a note on its desk, without a browser."""
-    explainer = Explainer(predictor, None, HandNetwork(MIXED))
-    with gradio.Blocks():
-        parts = lay_parts(explainer, (), Practice())
-    room = Room(explainer, (), Shelves(), Practice(), parts)
-    return room, lay_out(ENGLISH, Study(note=NOTE), SETTINGS, room.shelves)
 
 
 def test_the_recording_is_played_as_the_model_hears_it() -> None:
@@ -316,7 +285,7 @@ def test_uploads_are_answered_and_leave_nothing_behind(
     note.set_input_files({"name": "Doe.txt", "mimeType": "text/plain", "buffer": NOTE})
     expect(page.locator("#note")).to_contain_text("cough and fever")
     dictation.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
-    expect(page.locator("#answer")).to_contain_text("no speech to write down")
+    expect(page.locator("#given-told")).to_contain_text("no speech to write down")
     voice.set_input_files({"name": "Doe.wav", "mimeType": "", "buffer": study.voice or b""})
     expect(page.locator("#voice audio")).to_be_visible()
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
@@ -518,21 +487,6 @@ def test_the_recording_is_removed_and_all_else_stays(page: Page) -> None:
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
 
 
-def test_only_an_image_that_the_page_shows_is_removed(predictor: Predictor) -> None:
-    room, _ = lay_room(predictor)
-    clip, film = (make_file(np.zeros(shape, np.uint16)) for shape in ((3, 9, 9), (9, 9)))
-    desk = lay_images(Desk(), (clip, film, clip), SETTINGS, room.shelves)
-    assert desk.frames is not None
-    token = desk.frames.shelf.token
-    found = [find_unwanted(json.dumps([token, frame]), desk.frames) for frame in range(7)]
-    assert found == [0, 0, 0, 1, 2, 2, 2]
-    for other in (["another", 0], [token, 7], [token, -1], [token], "", None):
-        with pytest.raises(InputError, match="try again, or open it again"):
-            find_unwanted(json.dumps(other), desk.frames)
-    with pytest.raises(InputError, match="try again, or open it again"):
-        find_unwanted(json.dumps([token, 0]), None)
-
-
 def test_each_view_of_a_study_is_turned_to_by_the_slider(page: Page) -> None:
     views = [
         FilePayload(name="x", mimeType="", buffer=make_dicom(np.full((9, 9), v, np.uint16)))
@@ -689,207 +643,6 @@ def test_no_way_to_change_the_note_leaves_what_was_said_of_it(page: Page) -> Non
         expect(answer).not_to_contain_text("%")  # before the note is left
         expect(page.locator(".mf-map")).to_have_count(0)
         expect_blank(page.locator("#explanation"))
-
-
-def test_a_note_that_was_left_comes_with_what_it_is_of(predictor: Predictor) -> None:
-    room, desk = lay_room(predictor)
-    assert retype_note(room, "Fever.", "another study's", desk) == ""
-    for note in ("Fever.", desk.note_text):  # changed and changed back
-        text, laid, shown = json.loads(retype_note(room, note, desk.laid, desk))
-        assert (text, laid) == (note, desk.laid)
-        assert note.split()[-1] in shown
-
-
-def wait_until(page: Page, is_so: Callable[[], bool]) -> None:
-    """Wait for what Playwright's own thread does meanwhile, as it answers requests."""
-    for _ in range(80):
-        if is_so():
-            return
-        page.wait_for_timeout(100)
-    pytest.fail("waited in vain")
-
-
-def release(held: list[tuple[Route, APIResponse]]) -> None:
-    for route, response in held:
-        route.fulfill(response=response)
-    held.clear()
-
-
-def test_what_the_server_sends_late_takes_no_answer_away(page: Page) -> None:
-    held: list[tuple[Route, APIResponse]] = []
-    page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())))
-    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
-    note.fill("FINDINGS: cough")
-    predict(page)
-    expect(answer).to_contain_text("%")
-    wait_until(page, lambda: len(held) == 2)  # that the note was changed, and that it was left
-    with page.expect_response("**/gradio_api/run/**"):
-        release(held)
-    page.unroute("**/gradio_api/run/**")
-    expect(page.locator("#note")).to_contain_text("cough")
-    page.wait_for_timeout(300)
-    expect(answer).to_contain_text("%")
-
-
-def test_an_answer_that_comes_late_does_not_stay_beside_another_note(page: Page) -> None:
-    held: list[tuple[Route, APIResponse]] = []
-    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
-    note.fill("FINDINGS: cough")
-    page.route("**/gradio_api/queue/data*", lambda route: held.append((route, route.fetch())))
-    with page.expect_request("**/gradio_api/queue/data*"):
-        predict(page)
-    wait_until(page, lambda: len(held) == 1)
-    assert "%" in held[0][1].text()
-    with page.expect_response("**/gradio_api/run/**"):
-        note.press("s")
-    page.evaluate(
-        """() => {
-            window.seen = 0;
-            const answer = document.getElementById("answer");
-            const look = () => { if (answer.textContent.includes("%")) window.seen += 1; };
-            new MutationObserver(look).observe(answer, { childList: true, subtree: true });
-        }"""
-    )
-    release(held)
-    page.wait_for_function("window.seen > 0")  # or nothing was tested
-    expect(answer).not_to_contain_text("%")
-
-
-def test_a_note_that_comes_late_is_not_shown_beside_another_study(page: Page) -> None:
-    held: list[tuple[Route, APIResponse]] = []
-    page.get_by_label("Note", exact=True).fill("FINDINGS: of somebody else")
-    page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())))
-    choose_example(page)  # which leaves the note
-    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
-    read = page.locator("#note")
-    expect(read).to_contain_text("not read by the model")
-    wait_until(page, lambda: any("of somebody else" in came.text() for _, came in held))
-    with page.expect_response("**/gradio_api/run/**"):
-        release(held)
-    page.wait_for_timeout(300)
-    expect(read).not_to_contain_text("somebody else")
-    assert "somebody else" not in page.content()
-
-
-def desk_of(room: Room, shown: dict[object, object]) -> Desk:
-    desk = shown[room.parts.states.desk]
-    assert isinstance(desk, Desk)
-    return desk
-
-
-def test_nothing_is_asked_of_a_study_that_the_page_does_not_show(predictor: Predictor) -> None:
-    room, desk = lay_room(predictor)
-    (prediction,) = predictor.predict([desk.study])
-    own = replace(desk, form="own", answer=to_answer(prediction))
-    forgotten, text, changes = Desk(), desk.note_text, Changes()
-    asks: tuple[Callable[[Desk, str], object], ...] = (
-        lambda k, v: predict_study(room, lambda: False, text, v, k, None, "", "", ""),
-        lambda k, v: keep_impression(
-            room, lambda: False, "{}", text, v, k, None, "", "", "seen", ""
-        ),
-        lambda k, v: list(explain(room, text, v, k, changes, "a.b", "gradients", None, False)),
-        lambda k, v: decide(room, "accept", "", text, v, k, None, "", "", ""),
-        lambda k, v: find_reaches(room, changes, text, v, k),
-        lambda k, v: write_report(room, changes, text, v, k, None),
-        lambda k, v: remove_voice(room, k, text, v),
-    )
-    for kept, laid in ((own, "another.."), (own, ".."), (forgotten, own.laid)):
-        for ask in asks:
-            with pytest.raises(InputError, match="not yet, show the study that is on the server"):
-                ask(kept, laid)
-
-
-def test_no_part_is_given_to_another_study(predictor: Predictor, tmp_path: Path) -> None:
-    room, desk = lay_room(predictor)
-    own, text = replace(desk, form="own"), "FINDINGS: of another"
-    path = tmp_path / "upload"
-    gives: tuple[Callable[[Desk, str], object], ...] = (
-        lambda k, v: add_images(room, [str(path)], k, text, v, Prior()),
-        lambda k, v: open_note(room, str(path), k, v),
-        lambda k, v: add_dictation(room, lambda: False, str(path), k, v),
-        lambda k, v: add_voice(room, str(path), k, text, v),
-    )
-    for kept, laid in ((own, "another.."), (Desk(), own.laid)):
-        for give in gives:
-            path.write_bytes(b"a part")
-            with pytest.raises(InputError, match="not yet, show the study that is on the server"):
-                give(kept, laid)
-            assert not path.exists()
-
-
-def test_parts_may_be_given_before_those_before_them_are_shown(
-    predictor: Predictor, tmp_path: Path
-) -> None:
-    room, _ = lay_room(predictor)
-
-    def give(name: str, data: bytes) -> str:
-        (tmp_path / name).write_bytes(data)
-        return str(tmp_path / name)
-
-    first, typed = Desk(), "FINDINGS: typed"
-    image = make_dicom(np.full((9, 9), 1, np.uint16))
-    shown = add_images(room, [give("image", image)], first, typed, first.laid, Prior())
-    assert room.parts.given.note not in shown  # what stands there may have been typed since
-    second = desk_of(room, shown)
-    third = desk_of(room, add_voice(room, give("voice", make_wav()), second, typed, first.laid))
-    assert third.study == Study(images=(image,), note=typed.encode(), voice=make_wav())
-    shown = open_note(room, give("note", NOTE), third, first.laid)
-    assert shown[room.parts.given.note] == NOTE.decode()
-    fourth = desk_of(room, shown)
-    # What stood in the text box before that note came is no part of it.
-    for before in (first, second, third):
-        assert edit_note(fourth, typed, before.laid) is fourth
-    assert edit_note(fourth, typed, fourth.laid).study.note == typed.encode()
-    # And nothing is answered before it is all shown.
-    for before in (first, second, third):
-        with pytest.raises(InputError, match="not yet, show"):
-            predict_study(room, lambda: False, typed, before.laid, fourth, None, "", "", "")
-
-
-def test_a_change_that_is_heard_of_late_takes_no_answer_away(page: Page) -> None:
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        if held:  # that the note was left
-            route.continue_()
-        else:  # that it was changed
-            held.append(route)
-
-    page.route("**/gradio_api/run/**", hold)
-    note, answer = page.get_by_label("Note", exact=True), page.locator("#answer")
-    note.fill("FINDINGS: cough")
-    predict(page)
-    expect(answer).to_contain_text("%")
-    with page.expect_response("**/gradio_api/run/**"):
-        held[0].continue_()
-    page.unroute("**/gradio_api/run/**")
-    expect(answer).to_contain_text("%")
-    page.wait_for_timeout(300)
-    expect(answer).to_contain_text("%")
-    note.press("End")
-    note.press("s")
-    expect(answer).not_to_contain_text("%")
-
-
-def test_what_began_while_a_study_was_changed_is_out_of_date() -> None:
-    changes = Changes()
-    told: list[Callable[[], bool]] = []
-
-    def change() -> dict[object, object]:
-        told.append(changes.since())  # as a press on Predict would while it is under way
-        return {}
-
-    changing(change)(changes)
-    assert told[0]()
-    assert not changes.since()()
-
-
-def test_a_change_is_late_if_an_answer_was_asked_for_after_it() -> None:
-    changes = Changes(count=5, heard=2)
-    retype(changes, "2")
-    assert changes.count == 5
-    retype(changes, "3")
-    assert changes.count == 6
 
 
 def test_the_band_over_baselines_is_shown_when_asked(page: Page) -> None:

@@ -214,7 +214,7 @@ def test_the_name_of_a_session_opens_it_to_its_own_reader_alone(
             assert "shelves/" in ask_anew(own, asked)  # or this would be no way to look
             told = ask_anew(foreign, asked)
             assert "shelves/" not in told
-            assert "not yet, show the study that is on the server" in told
+            assert "no longer has the study that the page shows" in told
             called = {**asked, "event_id": None}
             assert "shelves/" in own.post("/gradio_api/run/predict", json=called).text
             assert "shelves/" not in foreign.post("/gradio_api/run/predict", json=called).text

@@ -1081,8 +1081,8 @@ def test_a_report_that_cannot_be_written_is_an_error(
         run("report", hand_bundle, *files, "--out", tmp_path / "no" / "r.pdf")
     with pytest.raises(SettingsError, match="language 'fr'"):
         run("report", hand_bundle, *files, "--out", tmp_path / "r.pdf", "--language", "fr")
-    with pytest.raises(SettingsError, match="at most 64"):
-        run("report", hand_bundle, *files, "--out", tmp_path / "r.pdf", "--study-id", "x" * 65)
+    with pytest.raises(SettingsError, match="at most 128"):
+        run("report", hand_bundle, *files, "--out", tmp_path / "r.pdf", "--study-id", "x" * 129)
 
 
 def test_a_bundle_s_own_explanation_is_reported(least_bundle: Path, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from medfuse.types import Prediction, Study
 from medfuse_serving.answer import Answer, NoveltyAnswer, format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.page.desk import Desk, lay_out
 from medfuse_serving.page.desk_view import show_note
@@ -30,6 +29,7 @@ from medfuse_serving.page.mount import mount_page
 from medfuse_serving.page.parts import lay_parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.page.room import Room
+from medfuse_serving.page.session import Session
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import SCOPE
 from medfuse_serving.report.verify import open_report
@@ -458,7 +458,7 @@ def test_what_arrives_is_seen_without_the_page_being_loaded_anew(page: Page, sto
 def test_a_study_that_was_removed_meanwhile_is_told(page: Page, store: Store) -> None:
     store.remove(list_rows(store)[1].id)
     page.locator(f"{LIST} .mf-row", has_text="Birch").click()
-    expect(page.locator("#answer .mf-problem")).to_contain_text("no such study on the worklist")
+    expect(page.locator("#given-told .mf-problem")).to_contain_text("no such study on the worklist")
 
 
 def test_no_page_has_the_address_of_another_s_study(browser: Browser, url: str, page: Page) -> None:
@@ -838,15 +838,14 @@ def test_nothing_is_explained_before_the_answer(predictor: Predictor) -> None:
         practice = Practice(read_first=read_first)
         with gradio.Blocks():
             room = Room(explainer, (), Shelves(), practice, lay_parts(explainer, (), practice))
-        steps = explain(
-            room, NOTE.decode(), desk.laid, desk, Changes(), target, "gradients", None, False
-        )
+        session = Session(desk)
+        steps = explain(room, NOTE.decode(), desk.laid, session, target, "gradients", None, False)
         if read_first:
             with pytest.raises(InputError, match="comes after the answer"):
                 list(steps)
         else:
-            told = "".join(str(value) for step in steps for value in step.values())
-            assert "Shares" in told
+            list(steps)
+            assert [view.record.target for view in session.desk.views] == [target]
 
 
 @pytest.fixture(scope="module")

@@ -56,49 +56,6 @@ class Maps:
         return [self.image, self.note, self.voice, self.strength, self.table]
 
 
-@dataclass(slots=True)
-class Changes:
-    """How often one user's study has changed; an explanation ends when it has.
-
-    Gradio can cancel too, but what it had already sent is then shown after what took its place,
-    and of two cancellations at once one fails and leaves it there.
-
-    Attributes:
-        count: How often.
-        heard: How often the browser had told of a change of the note when an answer was last asked
-            for.
-        explained: How many explanations were begun; the next ends the one before.
-        stopped: How many of them had been begun when one was last stopped by hand.
-    """
-
-    count: int = 0
-    heard: int = 0
-    explained: int = 0
-    stopped: int = 0
-
-    def since(self) -> Callable[[], bool]:
-        """Give what tells whether the study has changed from now on."""
-        now = self.count
-        return lambda: self.count != now
-
-    def explain(self) -> tuple[Callable[[], bool], Callable[[], bool]]:
-        """Begin an explanation; give what tells whether it has to end, and whether another began.
-
-        The other may be shown by then, so that nothing may be taken away any more.
-        """
-        self.explained += 1
-        number, changed = self.explained, self.since()
-
-        def another() -> bool:
-            return self.explained != number
-
-        return lambda: changed() or another() or self.stopped >= number, another
-
-    def stop(self) -> None:
-        """End the explanation that is under way."""
-        self.stopped = self.explained
-
-
 def lay_controls(explainer: Explainer, labels: Labels) -> Controls:
     """Lay out the controls and the place of the summary."""
     import gradio as gr
@@ -170,7 +127,6 @@ def clear(controls: Controls, maps: Maps) -> Shown:
 
 
 def explain(
-    language: Language,
     explainer: Explainer,
     study: Study,
     target: str,
@@ -178,11 +134,11 @@ def explain(
     baseline: str | None,
     band: bool,
     ended: Callable[[], bool],
-) -> Iterator[str | Glance | View]:
-    """Explain a study: how far it is, as HTML, again and again, and in the end the explanation.
+) -> Iterator[float | Waiting | Glance | View]:
+    """Explain a study: how far it is, from 0 to 1, again and again; in the end the explanation.
 
     A coarse map comes in between, where there is a quick one. While another study is explained, it
-    is said that this one waits.
+    is told once that this one waits.
 
     Ends early, and without one, once it has to end.
 
@@ -192,7 +148,7 @@ def explain(
     chosen = {"method": method, "baseline": baseline}
     settings = AttributionSettings.model_validate({k: v for k, v in chosen.items() if v})
     prepare = explainer.predictor.bundle.manifest.prepare
-    yield explanation_view.progress_html(language, 0.0)
+    yield 0.0
     shown, waits = 0, False
     for step in explainer.follow(study, target, settings, band=band):
         if ended():
@@ -203,11 +159,11 @@ def explain(
             yield step
         elif isinstance(step, Waiting):
             if not waits:
-                yield explanation_view.waiting_html(language)
+                yield step
             waits = True
         elif int(100 * step) > shown:
             shown = int(100 * step)
-            yield explanation_view.progress_html(language, step)
+            yield step
 
 
 def show(

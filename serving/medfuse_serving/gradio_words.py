@@ -30,6 +30,10 @@ WORDS: Mapping[str, str] = {
     "Waiting for file(s) to finish uploading, please retry.": message(
         "Files are still being uploaded; try again."
     ),
+    "Connection to the server was lost. Attempting reconnection...": message(
+        "The connection to the server was lost: nothing more is sent from this page. What you "
+        "wrote stays on it; keep a copy, and load the page anew."
+    ),
     "File(s) exceed the maximum allowed size of {size}: {names}": message(
         "Not taken: at most {size} is taken of one file. {names}"
     ),

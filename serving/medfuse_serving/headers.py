@@ -36,7 +36,7 @@ HEADERS: Mapping[str, str] = {
 }
 
 EARLY_SCRIPTS: Mapping[str, Sequence[str]] = {
-    "/": ("web/language.js", "web/door.js", "web/note.js")
+    "/": ("web/language.js", "web/door.js", "web/note.js", "web/files.js")
 }
 """What a page runs before anything else, by its path; Gradio would run it too late."""
 

@@ -175,7 +175,8 @@ RECORDINGS = (
 STEPS = (
     message("an explanation comes after the answer; press Predict first"),
     message("there is no answer to report; press Predict first"),
-    message("the study was changed while the dictation was written down; give the dictation again"),
+    message("the note was changed while its file was on the way; give it again"),
+    message("the note was changed while the dictation was written down; give the dictation again"),
     message("the impression answers something that is not asked; load the page anew"),
     message("there is no such study on the worklist, or not any more"),
     message("a study's label has {count} characters; expected 1 to {most}, such as a pseudonym"),

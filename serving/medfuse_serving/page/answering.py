@@ -1,7 +1,6 @@
 """Handlers of the page by which a study is answered, and what was read of it is kept."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,24 +8,34 @@ from typing import TYPE_CHECKING
 from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, missing, reading, reading_panel
 from medfuse_serving.answer import to_answer
-from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.missing import Reaches
-from medfuse_serving.page.desk import Desk, check_shown, clear_answer, edit_note
-from medfuse_serving.page.desk_view import show_answer, show_note, show_reaches
+from medfuse_serving.page.desk import (
+    Desk,
+    check_shown,
+    clear_answer,
+    edit_note,
+    refuse_unshown,
+)
+from medfuse_serving.page.desk_view import show_answer, show_reaches, show_which
+from medfuse_serving.page.giving import show_again
 from medfuse_serving.page.room import (
     QUIET,
     UNQUEUED,
     UNSEEN,
+    Finish,
     Handler,
     Room,
     answering,
     asking,
     find_language_of,
-    hold_to_note,
+    looking,
     naming,
+    settle,
     take,
-    tell,
+    tell_answer,
+    tell_note,
 )
+from medfuse_serving.page.session import Session
 from medfuse_serving.report.record import Decision
 from medfuse_serving.telling import Shown, tell_in
 from medfuse_serving.worklist.panel import list_html
@@ -62,55 +71,55 @@ def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
 
 def answer_study(
     room: Room,
-    changed: Callable[[], bool],
     desk: Desk,
+    typed: tuple[str, str],
     step: ReadingStep,
     before: ReadingStep | None,
     written: tuple[str, ...],
     reader: str,
-) -> Shown:
-    """Answer what lies on the desk and show it, unless something else lies there by now.
+) -> Finish:
+    """Answer what lies on the desk; in the end put the answer there and show it.
 
     Args:
         room: Of the page.
-        changed: Tells whether something else lies there.
         desk: What to answer.
+        typed: The note in the browser, and of which study it is.
         step: How it was read so far.
         before: How the last answer was read.
         written: Wording and reason as they stand there; each is taken away if it was kept with it.
         reader: Who asks.
     """
-    import gradio as gr
-
-    parts = room.parts
-    (prediction,) = room.predictor.predict([desk.study])
-    if changed():
-        return {parts.answer: gr.skip()}
+    parts, study = room.parts, edit_note(desk, *typed).study
+    (prediction,) = room.predictor.predict([study])
     answered = to_answer(prediction)
-    step = keep(room, reading.show_answer(step, desk.study, answered, reader, ()))
-    desk = replace(clear_answer(desk), answer=answered)
-    shown: Shown = {
-        parts.states.desk: desk,
-        parts.states.read: step,
-        parts.evidence.note: show_note(desk, room.settings),
-        parts.answer: show_answer(desk),
-        parts.impression.place: "",
-    }
-    if (chosen := explanation_panel.choose_target(answered)) is not None:
-        shown[parts.controls.target] = chosen
-    shown |= parts.clear_asked()
-    kept = () if before is None else (before.wording, before.reason)
-    for box, own, other in zip(parts.verdict.given, written, kept, strict=False):
-        if own.strip() == other:
-            shown[box] = ""
-    shown[parts.verdict.place] = show_decision(room, desk, step)
-    shown[parts.verdict.impression] = show_impression(room, desk, step)
-    return shown | explanation_panel.clear(parts.controls, parts.maps)
+
+    def finish(desk: Desk) -> Shown:
+        done = keep(room, reading.show_answer(step, study, answered, reader, ()))
+        desk = replace(clear_answer(edit_note(desk, *typed)), answer=answered)
+        shown: Shown = {
+            parts.states.desk: desk,
+            parts.states.read: done,
+            parts.which: show_which(desk, room.examples),
+            parts.given.noted: tell_note(room, desk),
+            parts.answer: show_answer(desk),
+            parts.impression.place: "",
+        }
+        if (chosen := explanation_panel.choose_target(answered)) is not None:
+            shown[parts.controls.target] = chosen
+        shown |= parts.clear_asked()
+        kept = () if before is None else (before.wording, before.reason)
+        for box, own, other in zip(parts.verdict.given, written, kept, strict=False):
+            if own.strip() == other:
+                shown[box] = ""
+        shown[parts.verdict.place] = show_decision(room, desk, done)
+        shown[parts.verdict.impression] = show_impression(room, desk, done)
+        return shown | explanation_panel.clear(parts.controls, parts.maps)
+
+    return finish
 
 
 def predict(
     room: Room,
-    changed: Callable[[], bool],
     text: str,
     laid: str,
     desk: Desk,
@@ -118,19 +127,29 @@ def predict(
     wording: str,
     reason: str,
     reader: str,
-) -> Shown:
-    """Answer the study, or ask for the reader's impression where that comes first."""
-    check_shown(desk, laid)
-    desk = edit_note(desk, text, laid)
+) -> Finish:
+    """Answer the study, or ask for the reader's impression where that comes first.
+
+    Where the page shows it otherwise than it is, it is shown anew instead.
+    """
+    if laid != desk.laid:
+        if not desk.shown:
+            refuse_unshown(desk)
+        return partial(show_again, room)
     if not room.practice.read_first:
         step = begin_reading(desk, reader)
-        return answer_study(room, changed, desk, step, before, (wording, reason), reader)
-    room.predictor.prepare([desk.study])  # what cannot be read needs no impression
-    desk = replace(clear_answer(desk), waits=True)
+        return answer_study(room, desk, (text, laid), step, before, (wording, reason), reader)
+    room.predictor.prepare([edit_note(desk, text, laid).study])  # else needs no impression
+    return partial(ask_impression, room, (text, laid))
+
+
+def ask_impression(room: Room, typed: tuple[str, str], desk: Desk) -> Shown:
+    """Let the answer wait for the reader's impression."""
+    desk = replace(clear_answer(edit_note(desk, *typed)), waits=True)
     parts = room.parts
     shown: Shown = {
         parts.states.desk: desk,
-        parts.evidence.note: show_note(desk, room.settings),
+        parts.given.noted: tell_note(room, desk),
         parts.answer: show_answer(desk),
         parts.impression.place: "",
     }
@@ -139,7 +158,6 @@ def predict(
 
 def keep_impression(
     room: Room,
-    changed: Callable[[], bool],
     said: str,
     text: str,
     laid: str,
@@ -149,15 +167,15 @@ def keep_impression(
     reason: str,
     words: str,
     reader: str,
-) -> Shown:
+) -> Finish:
     """Keep the reader's impression and answer the study."""
     check_shown(desk, laid)
-    desk = edit_note(desk, text, laid)
     findings = reading_panel.read_findings(room.questions, said)
     step = begin_reading(desk, reader)
-    step = reading.give_impression(step, desk.study, findings, words, reader)
+    study = edit_note(desk, text, laid).study
+    step = reading.give_impression(step, study, findings, words, reader)
     step = keep(room, step)
-    return answer_study(room, changed, desk, step, before, (wording, reason), reader)
+    return answer_study(room, desk, (text, laid), step, before, (wording, reason), reader)
 
 
 def decide(
@@ -202,18 +220,19 @@ def decide(
 def noting(handle: Handler) -> Handler:
     """Take down how often the browser had told of a change of the note, for what hears it late."""
 
-    def handle_noted(changes: Changes, told: str, *values: object) -> Shown:
-        changes.heard = int(told)
-        return handle(changes, *values)
+    def handle_noted(session: Session, told: str, *values: object) -> Shown:
+        session.heard = int(told)
+        session.hear(int(told))
+        return handle(*values)
 
     return handle_noted
 
 
-def find_reaches(room: Room, changes: Changes, text: str, laid: str, desk: Desk) -> Shown:
+def find_reaches(room: Room, session: Session, text: str, laid: str) -> Shown:
     """Find over what the missing parts could move the answer."""
     import gradio as gr
 
-    changed = changes.since()
+    desk, changed = session.desk, session.since()
     check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk or desk.answer is None:
         return {room.parts.states.reaches: gr.skip()}
@@ -236,7 +255,7 @@ def show_found_after(room: Room, event: "gradio.events.Dependency") -> None:
     """
     states, reach = room.parts.states, room.parts.reach
     given = [*room.parts.given.typed, states.desk, states.reaches]
-    hold_to_note(room, event.then(partial(show_found, room), given, reach, **UNQUEUED))
+    settle(room, event.then(looking(partial(show_found, room)), given, reach, **UNQUEUED))
 
 
 def connect_answering(room: Room) -> None:
@@ -244,35 +263,31 @@ def connect_answering(room: Room) -> None:
     parts, given, states = room.parts, room.parts.given, room.parts.states
     typed, impression, verdict = given.typed, parts.impression, parts.verdict
     answered = [
-        states.desk,
+        *parts.study,
+        parts.evidence.prior,
         states.read,
-        parts.evidence.note,
-        parts.answer,
-        *parts.asked,
         parts.controls.target,
-        *parts.explained,
-        impression.place,
-        *parts.decided,
     ]
 
     def refuse_reading(problem: str, given: tuple[object, ...]) -> str:
         return reading_panel.refusal_html(find_language_of(given), problem)
 
     asked = given.ask.click(
-        naming(noting(answering(tell(room, predict)))),
-        [states.changes, given.changed, *typed, states.desk, states.read, *verdict.given],
+        naming(tell_answer(room, noting(answering(room, predict)))),
+        [states.desk, given.changed, *typed, states.desk, states.read, *verdict.given],
         answered,
         js=take(asking(2)),
+        show_progress_on=parts.answer,
         concurrency_limit=2,
         trigger_mode="multiple",  # a second press is of what the study has become
         **QUIET,
     )
-    hold_to_note(room, asked)
+    settle(room, asked)
     tell_impression = tell_in(impression.place, refuse_reading)
     kept = impression.keep.click(
-        naming(noting(answering(tell_impression(partial(keep_impression, room))))),
+        naming(tell_impression(noting(answering(room, keep_impression)))),
         [
-            states.changes,
+            states.desk,
             given.changed,
             impression.keep,
             *typed,
@@ -283,11 +298,12 @@ def connect_answering(room: Room) -> None:
         ],
         answered,
         js=take(asking(3), reading_panel.SAID),
+        show_progress_on=parts.answer,
         concurrency_limit=2,
         trigger_mode="multiple",
         **QUIET,
     )
-    hold_to_note(room, kept)
+    settle(room, kept)
     changed = [verdict.place, parts.worklist.place, parts.report.place, *verdict.given]
 
     def refuse_decision(problem: str, given: tuple[object, ...]) -> str:
@@ -296,7 +312,7 @@ def connect_answering(room: Room) -> None:
     tell_decision = tell_in(verdict.told, refuse_decision)
     for decision, button in verdict.buttons.items():
         decided = button.click(
-            naming(tell_decision(partial(decide, room, decision))),
+            naming(tell_decision(looking(partial(decide, room, decision)))),
             [verdict.told, *typed, states.desk, states.read, *verdict.given],
             [states.read, states.report, verdict.told],
             js="(...values) => values.with(0, medfuseNote.mark(values[2]))",
@@ -316,7 +332,7 @@ def connect_answering(room: Room) -> None:
 
     found = parts.report.explore.click(
         tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
-        [states.changes, *typed, states.desk],
+        [states.desk, *typed],
         states.reaches,
         show_progress_on=parts.reach,
         concurrency_limit=1,

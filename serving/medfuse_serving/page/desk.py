@@ -19,6 +19,7 @@ from medfuse_serving.api import UPLOAD_BYTES
 from medfuse_serving.dictation_view import Dictated, shelve_dictation
 from medfuse_serving.explanation_view import View
 from medfuse_serving.language import ENGLISH, Language, message
+from medfuse_serving.prior import Prior, turn_prior
 from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames
 from medfuse_serving.worklist.records import StudyRow
@@ -55,6 +56,7 @@ class Desk:
             None once others were given.
         opened: Which example this is; None of any other study, and once it was changed.
         row: The study of the worklist that was opened; None of any other.
+        changed: Whether it was changed here since it was opened.
         since: When the study was opened; None where it was put together here.
         form: Another for each study, so that no impression and no part is the next one's.
         noted: Another for each note that comes to the page, so that what is typed is no other's.
@@ -67,6 +69,7 @@ class Desk:
         views: The explanations that were asked for, one of each target.
         dictated: What the note was written down from, with its sound; None once it was changed by
             hand.
+        prior: The earlier study beside it, which no answer is of.
     """
 
     language: Language = ENGLISH
@@ -78,6 +81,7 @@ class Desk:
     removed: tuple[int, int] | None = None
     opened: int | None = None
     row: StudyRow | None = None
+    changed: bool = False
     since: datetime | None = None
     form: str = ""
     noted: str = ""
@@ -88,6 +92,7 @@ class Desk:
     coarse: Shelf | None = None
     views: tuple[View, ...] = ()
     dictated: Dictated | None = None
+    prior: Prior = field(default_factory=Prior)
 
     @property
     def laid(self) -> str:
@@ -156,6 +161,19 @@ def take_images(
     return replace(laid, refused=tuple(refused))
 
 
+def leave_out_unread(desk: Desk, settings: PrepareSettings, shelves: Shelves) -> Desk:
+    """Leave the images and the note that cannot be read out of a study that was opened."""
+    unread = {image.number for image in _find_refused(desk.study.images, settings)}
+    images = tuple(image for i, image in enumerate(desk.study.images, 1) if i not in unread)
+    desk = lay_images(desk, images, settings, shelves)
+    if desk.study.note is not None:
+        try:
+            decode_note(desk.study.note, settings.limits, settings.note.legacy_encoding)
+        except InputError:
+            desk = replace(desk, study=replace(desk.study, note=None))
+    return desk
+
+
 def _check_image(image: bytes, settings: PrepareSettings) -> None:
     list_frames([image], settings.image, settings.limits)
 
@@ -200,15 +218,27 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
         return desk
     note = text.encode("utf-8") if text.strip() else None
     study = replace(desk.study, note=note)
-    return clear_answer(replace(desk, study=study, note_text=text, dictated=None, opened=None))
+    desk = replace(desk, study=study, note_text=text, dictated=None, opened=None, changed=True)
+    return clear_answer(desk)
 
 
-def refuse_unshown() -> NoReturn:
-    """Refuse what is asked of a study that the browser shows and the server has not."""
+def refuse_unshown(desk: Desk) -> NoReturn:
+    """Refuse what is asked of a study that the browser shows and the server has not.
+
+    Raises:
+        InputError: It says what helps.
+    """
+    if not desk.shown:
+        raise InputError(
+            message(
+                "the server no longer has the study that the page shows; open it again, or press "
+                "Clear all and give its parts anew"
+            )
+        )
     raise InputError(
         message(
-            "the page does not, or not yet, show the study that is on the server; try again, or "
-            "open it again"
+            "the page did not yet show the study as it is on the server; wait until it does, and "
+            "try again"
         )
     )
 
@@ -225,7 +255,7 @@ def check_shown(desk: Desk, laid: str) -> None:
             place of, or a part, which may be on its way.
     """
     if laid != desk.laid:
-        refuse_unshown()
+        refuse_unshown(desk)
 
 
 def check_given(desk: Desk, laid: str, *paths: str) -> None:
@@ -239,12 +269,13 @@ def check_given(desk: Desk, laid: str, *paths: str) -> None:
         paths: Of the part's uploads.
 
     Raises:
-        InputError: It is given to another.
+        InputError: It is given to another, or to one that the server has forgotten.
     """
-    if laid.split(".")[0] != desk.form:
+    form, *_, shown = laid.split(".")
+    if form != desk.form or (shown and not desk.shown):
         for path in paths:
             Path(path).unlink(missing_ok=True)
-        refuse_unshown()
+        refuse_unshown(desk)
 
 
 def clear_answer(desk: Desk) -> Desk:
@@ -252,8 +283,8 @@ def clear_answer(desk: Desk) -> Desk:
     return replace(desk, waits=False, answer=None, maps=None, coarse=None, views=())
 
 
-def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves: Shelves) -> Desk:
-    """Take what was dictated as the note, in place of any other.
+def write_down(recording: bytes, settings: PrepareSettings, shelves: Shelves) -> Dictated:
+    """Write a dictation down, which takes a while.
 
     Raises:
         InputError: The recording cannot be read, or nothing in it be understood.
@@ -262,8 +293,12 @@ def write_down(desk: Desk, recording: bytes, settings: PrepareSettings, shelves:
     from medfuse.dictation.transcribe import transcribe
 
     said = transcribe(recording, settings.limits)
-    dictated = shelve_dictation(recording, said, settings.limits, shelves)
-    return replace(edit_note(desk, said.text, desk.laid), dictated=dictated)
+    return shelve_dictation(recording, said, settings.limits, shelves)
+
+
+def take_dictation(desk: Desk, dictated: Dictated) -> Desk:
+    """Take what was dictated as the note, in place of any other."""
+    return replace(edit_note(desk, dictated.transcript.text, desk.laid), dictated=dictated)
 
 
 def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: Shelves) -> Desk:
@@ -274,7 +309,8 @@ def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: 
     maps = desk.maps
     if maps is not None:
         maps = explanation_view.shelve_maps(language, desk.views[-1], shelves)
-    return replace(desk, language=language, frames=frames, maps=maps, coarse=None)
+    prior = turn_prior(desk.prior, language, settings, shelves)
+    return replace(desk, language=language, frames=frames, maps=maps, prior=prior)
 
 
 def take_up(path: str, most_bytes: int) -> bytes:

@@ -9,14 +9,27 @@ from medfuse.overlay import escape_text
 from medfuse.types import Study
 from medfuse_serving import rendering
 from medfuse_serving.dictation_view import dictated_html
-from medfuse_serving.language import Language
+from medfuse_serving.language import Language, message
 from medfuse_serving.missing import Reaches
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.desk import Desk
-from medfuse_serving.prior import Prior, say_dates, say_which, show_prior
+from medfuse_serving.prior import say_dates, say_which, show_prior
 from medfuse_serving.reading_panel import wait_html
 from medfuse_serving.report.withhold import find_referrals, list_withheld
 from medfuse_serving.viewer import removed_html, viewer_html
+
+LEAVE_OUT = message('To go on without it, press "Leave out what cannot be read".')
+
+
+def name_listed(desk: Desk) -> str:
+    """Say what the study of the worklist is called, and if it was changed; empty of any other."""
+    if desk.row is None:
+        return ""
+    label = desk.row.label
+    if not desk.changed:
+        return label
+    language = desk.language
+    return language.text("{name} (changed on the page)", name=label)
 
 
 def show_which(desk: Desk, examples: Sequence[StudyFiles]) -> str:
@@ -26,7 +39,7 @@ def show_which(desk: Desk, examples: Sequence[StudyFiles]) -> str:
     """
     language = desk.language
     if desk.row is not None:
-        name = desk.row.label
+        name = name_listed(desk)
     elif desk.opened is not None:
         name = language.text("Example {name}", name=examples[desk.opened].name)
     elif desk.study.images or desk.study.note is not None or desk.study.voice is not None:
@@ -84,15 +97,18 @@ def refused_html(desk: Desk) -> str:
         for reason, own in numbers.items()
     )
     advice = [language.text("Give each image as the DICOM file that the archive (PACS) has of it.")]
-    if desk.frames is not None:
+    if desk.problem:
+        advice.append(language.text(LEAVE_OUT))
+    elif desk.frames is not None:
         advice.append(language.text("The other images were taken."))
-    return f'{said}<p class="mf-legend">{escape_text(" ".join(advice))}</p>'
+    unread = " mf-unread" if desk.problem else ""
+    return f'{said}<p class="mf-legend{unread}">{escape_text(" ".join(advice))}</p>'
 
 
-def show_prior_of(desk: Desk, prior: Prior) -> str:
-    """Show an earlier study beside the one on a desk; nothing where none is given."""
+def show_prior_of(desk: Desk) -> str:
+    """Show the earlier study beside the one on a desk; nothing where none is given."""
     present = frozenset() if desk.frames is None else desk.frames.identities
-    return show_prior(desk.language, prior, present)
+    return show_prior(desk.language, desk.prior, present)
 
 
 def show_note(desk: Desk, settings: PrepareSettings) -> str:
@@ -108,6 +124,7 @@ def show_note(desk: Desk, settings: PrepareSettings) -> str:
             body += dictated_html(language, desk.dictated)
     except InputError as error:
         body = rendering.problem_html(language, str(error))
+        body += f'<p class="mf-legend mf-unread">{escape_text(language.text(LEAVE_OUT))}</p>'
     return rendering.card_html(language.text("Note"), body)
 
 

@@ -7,12 +7,13 @@ from functools import partial
 from medfuse.errors import InputError
 from medfuse_serving import explanation_panel, explanation_view, rendering
 from medfuse_serving.dictation_view import find_sounds
-from medfuse_serving.explainer import Glance
-from medfuse_serving.explanation_panel import Changes
+from medfuse_serving.explainer import Glance, Waiting
+from medfuse_serving.explanation_view import View
 from medfuse_serving.page.answering import show_found_after
 from medfuse_serving.page.desk import Desk, check_shown, edit_note, list_read
 from medfuse_serving.page.desk_view import show_answer
 from medfuse_serving.page.room import UNQUEUED, Room, find_language_of, list_said
+from medfuse_serving.page.session import Session
 from medfuse_serving.telling import Shown, tell_steps_in
 
 
@@ -44,63 +45,71 @@ def explain(
     room: Room,
     text: str,
     laid: str,
-    desk: Desk,
-    changes: Changes,
+    session: Session,
     target: str,
     method: str,
     baseline: str | None,
     band: bool,
 ) -> Iterator[Shown]:
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
-    parts = room.parts
-    ended, another = changes.explain()
-    check_shown(desk, laid)
-    if edit_note(desk, text, laid) is not desk:  # the browser has taken it away
-        return
-    if room.practice.read_first and desk.answer is None:
-        raise InputError("an explanation comes after the answer; press Predict first")
-    language = desk.language
-    steps = explanation_panel.explain(
-        language, room.explainer, desk.study, target, method, baseline, band, ended
-    )
-    for step in steps:
-        if isinstance(step, str):
-            yield {parts.controls.summary: step}
-            continue
-        if isinstance(step, Glance):
-            coarse = explanation_view.shelve_glance(
-                language, step, room.explainer.scales, room.settings, room.shelves
-            )
-            if ended():
-                break
-            yield {
-                parts.states.desk: replace(desk, coarse=coarse),
-                parts.maps.image: explanation_view.glance_html(coarse),
-            }
-            continue
-        shelf = explanation_view.shelve_maps(language, step, room.shelves)
-        if ended():
-            break
-        others = tuple(v for v in desk.views if v.record.target != target)
-        desk = replace(desk, maps=shelf, views=(*others, step))
-        # A report that was made before lacks it.
-        shown: Shown = {
-            parts.states.desk: desk,
-            parts.states.report: None,
-            parts.report.place: "",
-        }
-        if step.record.withheld:  # as may be what is shown there, until it is shown anew
-            shown[parts.reach] = ""
-        if desk.answer is not None:
-            shown[parts.answer] = show_answer(desk)
-        yield shown | show_explanation(room, desk)
+    number, ended, another = session.explain()
+    try:
+        desk = session.desk
+        check_shown(desk, laid)
+        if edit_note(desk, text, laid) is not desk:  # the browser has taken it away
+            return
+        if room.practice.read_first and desk.answer is None:
+            raise InputError("an explanation comes after the answer; press Predict first")
+        steps = explanation_panel.explain(
+            room.explainer, desk.study, target, method, baseline, band, ended
+        )
+        for step in steps:
+            with session.lock:
+                if ended():
+                    break
+                shown = show_step(room, session.desk, step)
+                shown = session.put(room.parts.states.desk, shown)
+            yield shown
+    finally:
+        session.ended = max(session.ended, number)
     if ended() and not another():  # what was sent meanwhile may lie over what took its place
         yield clear_explanation(room)
 
 
-def stop(room: Room, changes: Changes) -> Shown:
+def show_step(room: Room, desk: Desk, step: float | Waiting | Glance | View) -> Shown:
+    """Show a step of an explanation; the coarse map and the explanation go on the desk."""
+    parts, language = room.parts, desk.language
+    if isinstance(step, Waiting):
+        return {parts.controls.summary: explanation_view.waiting_html(language)}
+    if isinstance(step, float):
+        return {parts.controls.summary: explanation_view.progress_html(language, step)}
+    if isinstance(step, Glance):
+        coarse = explanation_view.shelve_glance(
+            language, step, room.explainer.scales, room.settings, room.shelves
+        )
+        return {
+            parts.states.desk: replace(desk, coarse=coarse),
+            parts.maps.image: explanation_view.glance_html(coarse),
+        }
+    shelf = explanation_view.shelve_maps(language, step, room.shelves)
+    others = tuple(v for v in desk.views if v.record.target != step.record.target)
+    desk = replace(desk, maps=shelf, views=(*others, step))
+    # A report that was made before lacks it.
+    shown: Shown = {
+        parts.states.desk: desk,
+        parts.states.report: None,
+        parts.report.place: "",
+    }
+    if step.record.withheld:  # as may be what is shown there, until it is shown anew
+        shown[parts.reach] = ""
+    if desk.answer is not None:
+        shown[parts.answer] = show_answer(desk)
+    return shown | show_explanation(room, desk)
+
+
+def stop(room: Room, session: Session) -> Shown:
     """End the explanation that is under way, and take away what is shown of it."""
-    changes.stop()
+    session.stop()
     return clear_explanation(room)
 
 
@@ -116,7 +125,7 @@ def connect_explaining(room: Room) -> None:
     tell_steps = tell_steps_in(controls.summary, refuse_explanation, parts.maps.places)
     ended = controls.ask.click(
         tell_steps(partial(explain, room)),
-        [*parts.given.typed, states.desk, states.changes, *controls.choices],
+        [*parts.given.typed, states.desk, *controls.choices],
         [states.desk, states.report, *list_said(parts)],
         concurrency_limit=2,
         trigger_mode="multiple",  # or one that has not ended yet would take no notice of the next
@@ -124,4 +133,4 @@ def connect_explaining(room: Room) -> None:
         show_progress="hidden",
     )
     show_found_after(room, ended)
-    controls.stop.click(partial(stop, room), states.changes, parts.explained, **UNQUEUED)
+    controls.stop.click(partial(stop, room), states.desk, parts.explained, **UNQUEUED)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medfuse.data.studies import read_study
 from medfuse.errors import InputError
 from medfuse.types import Study
-from medfuse_serving import explanation_panel, reading_panel
-from medfuse_serving.explanation_panel import Changes
+from medfuse_serving import explanation_panel, reading_panel, rendering
+from medfuse_serving.language import message
 from medfuse_serving.page.desk import (
     Desk,
     check_given,
@@ -20,6 +20,7 @@ from medfuse_serving.page.desk import (
     clear_answer,
     edit_note,
     lay_out,
+    take_dictation,
     take_images,
     take_up,
     write_down,
@@ -38,19 +39,24 @@ from medfuse_serving.page.room import (
     UNQUEUED,
     UNSEEN,
     Room,
-    answering,
     changing,
     find_language_of,
-    hold_to_note,
     list_said,
+    looking,
     naming,
+    settle,
     take,
-    tell,
+    tell_given,
+    tell_note,
     write_nothing,
 )
+from medfuse_serving.page.session import Session
 from medfuse_serving.prior import Prior, lay_prior, show_prior
 from medfuse_serving.telling import Shown, tell_in
 from medfuse_serving.worklist.panel import WANTED, list_html
+
+if TYPE_CHECKING:
+    import gradio
 
 
 def show_questions(room: Room, desk: Desk) -> str:
@@ -66,7 +72,8 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     desk = replace(desk, opened=opened, form=secrets.token_hex(8))
     written: Shown = dict.fromkeys((parts.impression.text, *parts.verdict.given), "")
     written[parts.impression.questions] = show_questions(room, desk)
-    return _show(room, desk, noted=True) | written
+    written[parts.evidence.prior] = show_prior_of(desk)
+    return _show_anew(room, desk, noted=True) | written
 
 
 def show_changed(room: Room, desk: Desk, *, noted: bool = False) -> Shown:
@@ -78,20 +85,24 @@ def show_changed(room: Room, desk: Desk, *, noted: bool = False) -> Shown:
         noted: Whether the part is its note. Else what stands in the text box stays, too: it may be
             typed meanwhile.
     """
-    return _show(room, replace(desk, opened=None), noted=noted)
+    return _show_anew(room, replace(desk, opened=None, changed=True), noted=noted)
 
 
-def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
+def _show_anew(room: Room, desk: Desk, *, noted: bool) -> Shown:
     desk = replace(clear_answer(desk), shown=secrets.token_hex(8))
     if noted:
         desk = replace(desk, noted=secrets.token_hex(8))
+    return _show(room, desk, noted=noted) | {room.parts.given.told: ""}
+
+
+def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
+    """Show what lies on a desk that has no answer."""
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
         parts.which: show_which(desk, room.examples),
         parts.given.laid: desk.laid,
         evidence.image: show_image(desk),
-        evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
         parts.answer: show_answer(desk),
         parts.worklist.place: list_html(desk.language, desk.row),
@@ -99,8 +110,36 @@ def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
     said = (parts.impression.place, parts.verdict.place, parts.verdict.impression)
     shown |= dict.fromkeys(said, "") | parts.clear_asked()
     if noted:
-        shown[parts.given.note] = desk.note_text
+        shown |= {
+            parts.given.note: desk.note_text,
+            parts.given.noted: "",
+            evidence.note: show_note(desk, room.settings),
+        }
+    else:
+        shown[parts.given.noted] = tell_note(room, desk)
     return shown | explanation_panel.clear(parts.controls, parts.maps)
+
+
+def show_same(room: Room, desk: Desk) -> Shown:
+    """Show a study as it lies on the desk, which did not come to the page, or not yet."""
+    return _show(room, clear_answer(desk), noted=True) | {
+        room.parts.impression.questions: show_questions(room, desk),
+        room.parts.evidence.prior: show_prior_of(desk),
+    }
+
+
+def show_again(room: Room, desk: Desk) -> Shown:
+    """The same, and say so in the answer's place.
+
+    So nobody stays before a page that shows what the server no longer has.
+    """
+    problem = message(
+        "the page did not show the study as it is on the server, and does now; look at it, and "
+        "press Predict again"
+    )
+    said = rendering.problem_html(desk.language, problem, desk.language.text("Not done:"))
+    card = rendering.card_html(desk.language.text("Answer"), said)
+    return show_same(room, desk) | {room.parts.answer: card}
 
 
 def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
@@ -108,47 +147,38 @@ def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
     return show_prior(find_language_of(given), Prior(problem=problem), frozenset())
 
 
-def clear_prior(room: Room) -> Shown:
-    """Take the earlier study away."""
-    return {room.parts.states.prior: Prior(), room.parts.evidence.prior: ""}
-
-
-def open_example(
-    room: Room, changes: Changes, index: int | None, desk: Desk, text: str, laid: str
-) -> Shown:
+def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str) -> Shown:
     """Open an example, where another one is chosen.
 
     Gradio tells of one choice twice, and of none whenever the list is left without one.
     """
-    import gradio as gr
-
-    same = laid == desk.laid and index == edit_note(desk, text, laid).opened
-    if index is None or same:
-        return {room.parts.given.laid: gr.skip()}
-    changes.count += 1
+    parts = room.parts
+    if index is not None and index == desk.opened and laid != desk.laid:  # it is on its way
+        return show_same(room, desk)
+    if index is None or index == edit_note(desk, text, laid).opened:
+        return {parts.states.desk: desk}
     study = read_study(room.examples[index], room.settings.limits)
     opened = lay_out(desk.language, study, room.settings, room.shelves)
-    return show_study(room, replace(opened, since=datetime.now(UTC)), index) | clear_prior(room)
+    return show_study(room, replace(opened, since=datetime.now(UTC)), index)
 
 
 def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, reader: str) -> Shown:
-    """Open a study of the worklist."""
+    """Open a study of the worklist; one that lies there as it was stays, with its answer."""
     store = room.practice.store
     assert store is not None
     _, study = store.get(study_id)
-    given = edit_note(desk, text, laid).study  # a note that was left by this very click
-    same = laid == desk.laid and given == study
-    if same and desk.row is not None and desk.row.id == study_id:
-        return {room.parts.states.desk: desk}  # as it was, with its answer
+    if desk.row is not None and desk.row.id == study_id and desk.study == study:
+        if laid != desk.laid:  # it is on its way, or was lost there
+            return show_same(room, desk) | {room.parts.given.example: None}
+        if edit_note(desk, text, laid) is desk:  # the note may be left by this very click
+            return {room.parts.states.desk: desk}
     opened = lay_out(desk.language, study, room.settings, room.shelves)
     row = store.open(study_id, reader)
     shown = show_study(room, replace(opened, row=row, since=datetime.now(UTC)))
-    return shown | {room.parts.given.example: None} | clear_prior(room)
+    return shown | {room.parts.given.example: None}
 
 
-def add_images(
-    room: Room, paths: list[str], desk: Desk, text: str, laid: str, prior: Prior
-) -> Shown:
+def add_images(room: Room, paths: list[str], desk: Desk, text: str, laid: str) -> Shown:
     """Add images to the study; where none can be used, it stays as it is, with what was said."""
     parts = room.parts
     check_given(desk, laid, *paths)
@@ -156,50 +186,63 @@ def add_images(
     desk = take_images(desk, paths, room.settings, room.shelves)
     if desk.study == before.study:
         told = replace(before, refused=desk.refused)
-        return {
-            parts.states.desk: told,
-            parts.evidence.image: show_image(told),
-            parts.given.images: None,
-        }
-    beside = show_prior_of(desk, prior)
-    return show_changed(room, desk) | {parts.given.images: None, parts.evidence.prior: beside}
+        return {parts.states.desk: told, parts.evidence.image: show_image(told)}
+    return show_changed(room, desk) | {parts.evidence.prior: show_prior_of(desk)}
 
 
-def add_prior(room: Room, paths: list[str], desk: Desk, prior: Prior) -> Shown:
+def add_prior(room: Room, paths: list[str], desk: Desk) -> Shown:
     """Add images to the earlier study."""
     added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
-    check_size(prior.images + added)
-    prior = lay_prior(desk.language, prior.images + added, room.settings, room.shelves)
-    parts = room.parts
-    return {
-        parts.states.prior: prior,
-        parts.evidence.prior: show_prior_of(desk, prior),
-        parts.given.prior_images: None,
-    }
+    images = desk.prior.images + added
+    check_size(images)
+    desk = replace(desk, prior=lay_prior(desk.language, images, room.settings, room.shelves))
+    return {room.parts.states.desk: desk, room.parts.evidence.prior: show_prior_of(desk)}
 
 
-def open_note(room: Room, path: str, desk: Desk, laid: str) -> Shown:
-    """Take a file as the note."""
-    check_given(desk, laid, path)
-    data = take_up(path, room.settings.limits.note_bytes + 1)
-    study = replace(desk.study, note=data)
-    text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
-    desk = replace(desk, study=study, note_text=text, dictated=None)
-    return show_changed(room, desk, noted=True)
+def open_note(room: Room, told: str, path: str, session: Session, laid: str) -> Shown:
+    """Take a file as the note, unless another was typed since it was chosen.
+
+    Args:
+        room: Of the page.
+        told: How often the browser had told of a change of the note by then.
+        path: Of the file.
+        session: With the study that it is of.
+        laid: Which study the browser shows.
+    """
+    with session.lock:
+        desk = session.desk
+        check_given(desk, laid, path)
+        data = take_up(path, room.settings.limits.note_bytes + 1)
+        if session.since_note(int(told))():
+            raise InputError("the note was changed while its file was on the way; give it again")
+        study = replace(desk.study, note=data)
+        text = lay_out(desk.language, Study(note=data), room.settings, room.shelves).note_text
+        desk = replace(desk, study=study, note_text=text, dictated=None)
+        return session.put(room.parts.states.desk, show_changed(room, desk, noted=True))
 
 
-def add_dictation(
-    room: Room, changed: Callable[[], bool], path: str, desk: Desk, laid: str
-) -> Shown:
-    """Write a dictation down as the note, which takes a while."""
-    check_given(desk, laid, path)
+def add_dictation(room: Room, told: str, path: str, session: Session, laid: str) -> Shown:
+    """Write a dictation down as the note, unless another was given or typed since it was chosen.
+
+    Args:
+        room: Of the page.
+        told: How often the browser had told of a change of the note by then.
+        path: Of the dictation.
+        session: With the study that it is of.
+        laid: Which study the browser shows.
+    """
+    check_given(session.desk, laid, path)
+    changed = session.since_note(int(told))
     data = take_up(path, room.settings.limits.file_bytes)
-    desk = write_down(desk, data, room.settings, room.shelves)
-    if changed():
-        raise InputError(
-            "the study was changed while the dictation was written down; give the dictation again"
-        )
-    return show_changed(room, desk, noted=True)
+    dictated = write_down(data, room.settings, room.shelves)
+    with session.lock:
+        if changed():
+            raise InputError(
+                "the note was changed while the dictation was written down; give the dictation "
+                "again"
+            )
+        shown = show_changed(room, take_dictation(session.desk, dictated), noted=True)
+        return session.put(room.parts.states.desk, shown)
 
 
 def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) -> Shown:
@@ -209,89 +252,97 @@ def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) ->
     check_given(desk, laid, path)
     data = take_up(path, room.settings.limits.file_bytes)
     desk = edit_note(desk, text, laid)
-    desk = replace(desk, study=replace(desk.study, voice=data))
-    given = room.parts.given
-    return show_changed(room, desk) | {given.voice: None, given.microphone: None}
+    return show_changed(room, replace(desk, study=replace(desk.study, voice=data)))
 
 
-def retype(changes: Changes, told: str) -> None:
+def retype(session: Session, told: str) -> None:
     """End what is under way on the note as it was.
 
     Unless an answer was asked for after that change, and is of what the note became by it.
     """
-    if int(told) > changes.heard:
-        changes.count += 1
+    if int(told) > session.heard:
+        session.count += 1
+    session.hear(int(told))
 
 
-def retype_note(room: Room, text: str, laid: str, desk: Desk) -> str:
-    """Show the note once it is left: as JSON, with what it is of, for `web/note.js` to place.
+def retype_note(room: Room, text: str, laid: str, desk: Desk) -> Shown:
+    """Show the note once it is left, for the browser to place it (`settle`).
 
-    Empty where the server has another study than the browser.
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
-    if laid != desk.laid:
-        return ""
-    return json.dumps([text, laid, show_note(edit_note(desk, text, laid), room.settings)])
+    own = laid.split(".")[:2] == desk.laid.split(".")[:2]
+    return {room.parts.given.noted: tell_note(room, edit_note(desk, text, laid)) if own else ""}
 
 
 def connect_giving(room: Room) -> None:
     """Connect what opens and gives a study or a part of it."""
-    parts, given, states = room.parts, room.parts.given, room.parts.states
-    changes, desk = states.changes, states.desk
-    given.example.input(
-        tell(room, open_example),
-        [changes, given.example, desk, *given.typed],
-        [*parts.study, *parts.prior],
-        **QUIET,
-    )
-    parts.worklist.opening.click(
-        naming(changing(tell(room, open_listed))),
-        [changes, parts.worklist.opening, desk, *given.typed],
-        [*parts.study, *parts.prior, given.example],
-        js=take(WANTED),
-        **UNQUEUED,
-    )
-    given.images.upload(
-        changing(tell(room, add_images)),
-        [changes, given.images, desk, *given.typed, states.prior],
-        [*parts.study, given.images, parts.evidence.prior],
-        **QUIET,
-    )
-    given.note_file.upload(
-        changing(tell(room, open_note)),
-        [changes, given.note_file, desk, given.laid],
-        parts.study,
-        **QUIET,
-    )
-    given.dictation.upload(
-        answering(tell(room, add_dictation)),
-        [changes, given.dictation, desk, given.laid],
-        parts.study,
-        concurrency_limit=1,
-        **QUIET,
-    )
-    microphone, voice = given.microphone, given.voice
-    for recording, begins in ((voice, voice.upload), (microphone, microphone.stop_recording)):
-        begins(
-            changing(tell(room, add_voice)),
-            [changes, recording, desk, *given.typed],
-            [*parts.study, voice, microphone],
+    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
+    study = parts.study
+    opened = [*study, parts.evidence.prior, given.example]
+    events = [
+        given.example.input(
+            tell_given(room, changing(room, open_example)),
+            [given.example, desk, *given.typed],
+            opened,
+            **QUIET,
+        ),
+        parts.worklist.opening.click(
+            naming(tell_given(room, changing(room, open_listed))),
+            [parts.worklist.opening, desk, *given.typed],
+            opened,
+            js=f"(...values) => values.with(0, {WANTED})",
+            **UNQUEUED,
+        ),
+        _taking(given.images, given.images.upload)(
+            tell_given(room, changing(room, add_images)),
+            [given.images, desk, *given.typed],
+            [*study, parts.evidence.prior],
+        ),
+    ]
+    for file, take_note in ((given.note_file, open_note), (given.dictation, add_dictation)):
+        noted = file.upload(
+            tell_given(room, partial(take_note, room)),
+            [given.changed, file, desk, given.laid],
+            study,
+            js=f"(...values) => values.with(0, medfuseNote.chosen({json.dumps(file.elem_id)}))",
+            concurrency_limit=1,
+            trigger_mode="multiple",
             **QUIET,
         )
-    _connect_prior(room)
+        events.append(noted)
+    microphone, voice = given.microphone, given.voice
+    for recording, begins in ((voice, voice.upload), (microphone, microphone.stop_recording)):
+        added = _taking(recording, begins)(
+            tell_given(room, changing(room, add_voice)), [recording, desk, *given.typed], study
+        )
+        events.append(added)
+    for event in events:
+        settle(room, event)
+    # It changes no study: an answer and its explanation stay.
+    _taking(given.prior_images, given.prior_images.upload)(
+        tell_in(parts.evidence.prior, refuse_prior)(changing(room, add_prior)),
+        [given.prior_images, desk],
+        [desk, parts.evidence.prior],
+    )
     _connect_note(room)
 
 
-def _connect_prior(room: Room) -> None:
-    """Connect the earlier study, which changes no study: an answer and its explanation stay."""
-    parts, given = room.parts, room.parts.given
-    given.prior_images.upload(
-        tell_in(parts.evidence.prior, refuse_prior)(partial(add_prior, room)),
-        [given.prior_images, parts.states.desk, parts.states.prior],
-        [*parts.prior, given.prior_images],
-        **QUIET,
-    )
+def _taking(
+    box: "gradio.components.Component", begins: "Callable[..., gradio.events.Dependency]"
+) -> "Callable[..., gradio.events.Dependency]":
+    """Connect a handler to what is put into a box, which is emptied as it is sent.
+
+    Else what is put there next would come with it. The browser does what is connected first before
+    it takes the values for what is connected next.
+
+    Returns:
+        Connects a handler whose first value is the box's.
+    """
+    each = QUIET | {"trigger_mode": "multiple"}
+    kept = f"value => medfuseFiles.keep({box._id}, value)"
+    begins(None, box, box, js=kept, **(each | {"show_progress": "hidden"}))
+    return partial(begins, js=f"(...values) => medfuseFiles.send({box._id}, values)", **each)
 
 
 def _connect_note(room: Room) -> None:
@@ -300,25 +351,18 @@ def _connect_note(room: Room) -> None:
     Gradio's own event comes when something is typed, and not when it is pasted, cut, deleted or
     undone; `web/note.js` hears of all, and presses a button.
     """
-    parts, given, states = room.parts, room.parts.given, room.parts.states
+    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
     emptied = f"() => medfuseLanguage.choose({write_nothing(parts)})"
     each: dict[str, Any] = UNSEEN | {"trigger_mode": "multiple"}
     given.changed.click(None, None, list_said(parts), js=emptied, **each)
     given.changed.click(
         retype,
-        [states.changes, given.changed],
+        [desk, given.changed],
         None,
         js=take(CHANGES_TOLD),
         **(each | {"queue": False}),
     )
     left = given.note.blur(
-        partial(retype_note, room), [*given.typed, states.desk], given.noted, **UNQUEUED
+        looking(partial(retype_note, room)), [*given.typed, desk], given.noted, **UNQUEUED
     )
-    placed = left.then(
-        None,
-        [given.noted, *given.typed],
-        [given.noted, parts.evidence.note],
-        js="(...values) => medfuseNote.place(...values)",
-        **UNSEEN,
-    )
-    hold_to_note(room, placed)
+    settle(room, left)

@@ -128,13 +128,11 @@ def build_page(
         connect_explaining(room)
         connect_reporting(room)
         connect_turning(room, page)
-        page.unload(_forget_soon(page, parts.states.changes))
+        page.unload(_forget_soon(page, parts.states.desk))
     return page
 
 
-def _forget_soon(
-    page: "gradio.Blocks", changes: "gradio.State"
-) -> "Callable[[gradio.Request], None]":
+def _forget_soon(page: "gradio.Blocks", desk: "gradio.State") -> "Callable[[gradio.Request], None]":
     """Make the handler that lets go of a user's study once their page is closed.
 
     What is under way on it ends at once: nobody will see it, and others may wait.
@@ -144,7 +142,7 @@ def _forget_soon(
     def forget(request: gr.Request) -> None:
         session = request.session_hash or ""
         if session in page.state_holder:
-            page.state_holder[session][changes._id].count += 1
+            page.state_holder[session][desk._id].count += 1
         closed = datetime.now()  # as Gradio counts, for which what was just done is a use
 
         def let_go() -> None:

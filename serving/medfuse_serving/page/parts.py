@@ -9,14 +9,14 @@ from medfuse.config import PrepareSettings
 from medfuse.data.studies import StudyFiles
 from medfuse_serving import explanation_panel, reading_panel, rendering
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.explanation_panel import Changes, Controls, Maps
+from medfuse_serving.explanation_panel import Controls, Maps
 from medfuse_serving.labels import Labels
 from medfuse_serving.language import ENGLISH, OWN_NAMES, message
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.page.desk_view import show_answer, show_image, show_note, show_voice
 from medfuse_serving.page.practice import Practice
-from medfuse_serving.prior import Prior
+from medfuse_serving.page.session import Session
 from medfuse_serving.reading import list_questions
 from medfuse_serving.reading_panel import Impression, Verdict
 from medfuse_serving.telling import Shown
@@ -34,23 +34,20 @@ class States:
     """What the server keeps for one user.
 
     What a handler gives back takes the place of what another gave back while it was under way, so
-    what must not be lost so is kept by itself.
+    what must not be lost so is kept by itself; the desk, which most handlers change, in a
+    `Session`.
 
     Attributes:
-        desk: What is laid out.
-        prior: The earlier study beside it.
+        desk: The session, with what is laid out.
         read: How the answer on the desk was read.
         report: The last one that was asked for, as a PDF; on a shelf for as long as it is kept.
         reaches: What the study's missing parts might change, once that was asked.
-        changes: How often the study has changed.
     """
 
     desk: "gradio.State"
-    prior: "gradio.State"
     read: "gradio.State"
     report: "gradio.State"
     reaches: "gradio.State"
-    changes: "gradio.State"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +58,11 @@ class Given:
     that is sent with it is known to be that study's. Nor are ``changed``, which is pressed by
     `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
     the note comes as it was read, for the browser to show it if it is still that note; and
-    ``remove_image`` and ``remove_prior_image``, which the viewers press.
+    ``remove_image`` and ``remove_prior_image``, which the viewers press. ``told`` is where it is
+    said why something could not be given, opened or taken away.
     """
 
+    told: "gradio.HTML"
     example: "gradio.Dropdown"
     images: "gradio.File"
     prior_images: "gradio.File"
@@ -79,6 +78,7 @@ class Given:
     voice: "gradio.File"
     microphone: "gradio.Audio"
     clear_voice: "gradio.Button"
+    leave_out: "gradio.Button"
     clear: "gradio.Button"
     ask: "gradio.Button"
 
@@ -158,7 +158,9 @@ class Parts:
         return [
             self.states.desk,
             self.which,
+            self.given.told,
             *self.given.typed,
+            self.given.noted,
             evidence.image,
             evidence.note,
             evidence.voice,
@@ -170,11 +172,6 @@ class Parts:
             *self.decided,
         ]
 
-    @property
-    def prior(self) -> "list[gradio.components.Component]":
-        """What changes with the earlier study."""
-        return [self.states.prior, self.evidence.prior]
-
 
 def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Practice) -> Parts:
     """Lay out the page."""
@@ -183,12 +180,10 @@ def lay_parts(explainer: Explainer, examples: Sequence[StudyFiles], practice: Pr
     labels = Labels()
     manifest = explainer.predictor.bundle.manifest
     states = States(
-        desk=gr.State(Desk(), time_to_live=IDLE_S),
-        prior=gr.State(Prior(), time_to_live=IDLE_S),
+        desk=gr.State(Session(), time_to_live=IDLE_S),
         read=gr.State(None, time_to_live=IDLE_S),
         report=gr.State(None, time_to_live=IDLE_S),
         reaches=gr.State(Reaches(), time_to_live=IDLE_S),
-        changes=gr.State(Changes(), time_to_live=IDLE_S),
     )
     with gr.Row(elem_classes="mf-top"):
         header = gr.HTML(rendering.header_html(ENGLISH), scale=1)
@@ -239,6 +234,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     """Lay out where a study is given."""
     import gradio as gr
 
+    told = gr.HTML("", elem_id="given-told")
     example = gr.Dropdown(
         [(files.name, i) for i, files in enumerate(examples)], value=None, visible=bool(examples)
     )
@@ -257,10 +253,12 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     changed = gr.Button(elem_id="note-changed", visible="hidden")
     noted = gr.Textbox(visible="hidden")
     with gr.Row():
-        note_file = gr.UploadButton(size="sm", file_count="single")
+        note_file = gr.UploadButton(size="sm", file_count="single", elem_id="note-file")
         labels.put(note_file, message("Open a note file"))
         can_write = find_spec("moonshine_voice") is not None
-        dictation = gr.UploadButton(size="sm", file_count="single", visible=can_write)
+        dictation = gr.UploadButton(
+            size="sm", file_count="single", visible=can_write, elem_id="dictation"
+        )
         labels.put(dictation, message("Write down a dictation"))
     voice = gr.File(file_count="single", height=104, type="filepath")
     labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
@@ -268,10 +266,13 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     labels.put(microphone, message("Record"))
     clear_voice = gr.Button(size="sm", elem_id="clear-voice")
     labels.put(clear_voice, message("Remove the recording"))
+    leave_out = gr.Button(size="sm", elem_id="leave-out")
+    labels.put(leave_out, message("Leave out what cannot be read"))
     with gr.Row():
         clear = labels.put(gr.Button(elem_id="clear-all"), message("Clear all"))
         ask = labels.put(gr.Button(variant="primary"), message("Predict"))
     return Given(
+        told,
         example,
         images,
         prior_images,
@@ -287,6 +288,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         voice,
         microphone,
         clear_voice,
+        leave_out,
         clear,
         ask,
     )

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from pydantic import TypeAdapter, ValidationError
 
-from medfuse_serving.page.desk import Desk, check_shown, edit_note, lay_images, refuse_unshown
+from medfuse_serving.page.desk import (
+    Desk,
+    check_shown,
+    edit_note,
+    lay_images,
+    leave_out_unread,
+    refuse_unshown,
+)
 from medfuse_serving.page.desk_view import show_prior_of
-from medfuse_serving.page.giving import clear_prior, refuse_prior, show_changed, show_study
-from medfuse_serving.page.room import QUIET, Room, changing, take, tell
+from medfuse_serving.page.giving import refuse_prior, show_changed, show_study
+from medfuse_serving.page.room import QUIET, Room, changing, settle, tell_given
 from medfuse_serving.prior import Prior, lay_prior
 from medfuse_serving.telling import Shown, tell_in
 from medfuse_serving.viewer import Frames
@@ -18,12 +24,13 @@ _UNWANTED: TypeAdapter[tuple[str, int]] = TypeAdapter(tuple[str, int])
 """What a viewer's ``unwanted`` is: its shelf, and the frame that it shows."""
 
 
-def find_unwanted(unwanted: str, frames: Frames | None) -> int:
+def find_unwanted(unwanted: str, desk: Desk, frames: Frames | None) -> int:
     """Find of which image the frame is that a viewer shows.
 
     Args:
         unwanted: What the viewer says of it, as JSON.
-        frames: On the server.
+        desk: On the server.
+        frames: On it, those that the viewer should show.
 
     Raises:
         InputError: The viewer shows others.
@@ -31,9 +38,9 @@ def find_unwanted(unwanted: str, frames: Frames | None) -> int:
     try:
         token, frame = _UNWANTED.validate_json(unwanted)
     except ValidationError:
-        refuse_unshown()
+        refuse_unshown(desk)
     if frames is None or token != frames.shelf.token or not 0 <= frame < len(frames.images):
-        refuse_unshown()
+        refuse_unshown(desk)
     return frames.images[frame]
 
 
@@ -42,26 +49,28 @@ def leave_out(images: Sequence[bytes], number: int) -> tuple[bytes, ...]:
     return (*images[:number], *images[number + 1 :])
 
 
-def remove_image(
-    room: Room, unwanted: str, desk: Desk, text: str, laid: str, prior: Prior
-) -> Shown:
+def remove_image(room: Room, unwanted: str, desk: Desk, text: str, laid: str) -> Shown:
     """Take the image that the viewer shows out of the study."""
     check_shown(desk, laid)
-    number = find_unwanted(unwanted, desk.frames)
+    number = find_unwanted(unwanted, desk, desk.frames)
     desk, given = edit_note(desk, text, laid), desk.study.images
     desk = lay_images(desk, leave_out(given, number), room.settings, room.shelves)
     shown = show_changed(room, replace(desk, removed=(number + 1, len(given))))
-    return shown | {room.parts.evidence.prior: show_prior_of(desk, prior)}
+    return shown | {room.parts.evidence.prior: show_prior_of(desk)}
 
 
-def remove_prior_image(room: Room, unwanted: str, desk: Desk, prior: Prior) -> Shown:
+def remove_prior_image(room: Room, unwanted: str, desk: Desk) -> Shown:
     """Take the image that its viewer shows out of the earlier study."""
-    number, given = find_unwanted(unwanted, prior.frames), prior.images
+    number, given = find_unwanted(unwanted, desk, desk.prior.frames), desk.prior.images
     left = leave_out(given, number)
     prior = lay_prior(desk.language, left, room.settings, room.shelves)
-    prior = replace(prior, removed=(number + 1, len(given)))
-    parts = room.parts
-    return {parts.states.prior: prior, parts.evidence.prior: show_prior_of(desk, prior)}
+    desk = replace(desk, prior=replace(prior, removed=(number + 1, len(given))))
+    return {room.parts.states.desk: desk, room.parts.evidence.prior: show_prior_of(desk)}
+
+
+def clear_prior(room: Room, desk: Desk) -> Shown:
+    """Take the earlier study away."""
+    return {room.parts.states.desk: replace(desk, prior=Prior()), room.parts.evidence.prior: ""}
 
 
 def remove_voice(room: Room, desk: Desk, text: str, laid: str) -> Shown:
@@ -71,47 +80,62 @@ def remove_voice(room: Room, desk: Desk, text: str, laid: str) -> Shown:
     return show_changed(room, replace(desk, study=replace(desk.study, voice=None)))
 
 
+def remove_unread(room: Room, desk: Desk, text: str, laid: str) -> Shown:
+    """Take the images and the note that cannot be read out of a study that was opened."""
+    check_shown(desk, laid)
+    desk = leave_out_unread(edit_note(desk, text, laid), room.settings, room.shelves)
+    return show_changed(room, desk) | {room.parts.evidence.prior: show_prior_of(desk)}
+
+
 def clear_all(room: Room, desk: Desk) -> Shown:
     """Take everything away."""
-    return (
-        show_study(room, Desk(desk.language)) | clear_prior(room) | {room.parts.given.example: None}
-    )
+    return show_study(room, Desk(desk.language)) | {room.parts.given.example: None}
 
 
 def connect_removing(room: Room) -> None:
     """Connect what takes a part of a study away."""
-    parts, given, states = room.parts, room.parts.given, room.parts.states
-    given.remove_image.click(
-        changing(tell(room, remove_image)),
-        [states.changes, given.remove_image, states.desk, *given.typed, states.prior],
-        [*parts.study, parts.evidence.prior],
-        js=take(_write_unwanted("image")),
-        **QUIET,
-    )
-    given.clear_voice.click(
-        changing(tell(room, remove_voice)),
-        [states.changes, states.desk, *given.typed],
-        parts.study,
-        **QUIET,
-    )
-    given.clear.click(
-        changing(partial(clear_all, room)),
-        [states.changes, states.desk],
-        [*parts.study, *parts.prior, given.example],
-        **QUIET,
-    )
+    parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
+    prior = [desk, parts.evidence.prior]
+    both = [*parts.study, parts.evidence.prior]
+    events = [
+        given.remove_image.click(
+            tell_given(room, changing(room, remove_image)),
+            [given.remove_image, desk, *given.typed],
+            both,
+            js=_take_unwanted("image"),
+            **QUIET,
+        ),
+        given.clear_voice.click(
+            tell_given(room, changing(room, remove_voice)),
+            [desk, *given.typed],
+            parts.study,
+            **QUIET,
+        ),
+        given.leave_out.click(
+            tell_given(room, changing(room, remove_unread)),
+            [desk, *given.typed],
+            both,
+            **QUIET,
+        ),
+        given.clear.click(
+            tell_given(room, changing(room, clear_all)), desk, [*both, given.example], **QUIET
+        ),
+    ]
+    for event in events:
+        settle(room, event)
 
     # These change no study: an answer and its explanation stay.
+    tell_prior = tell_in(parts.evidence.prior, refuse_prior)
     given.remove_prior_image.click(
-        tell_in(parts.evidence.prior, refuse_prior)(partial(remove_prior_image, room)),
-        [given.remove_prior_image, states.desk, states.prior],
-        parts.prior,
-        js=f"(...values) => values.with(0, {_write_unwanted('prior')})",
+        tell_prior(changing(room, remove_prior_image)),
+        [given.remove_prior_image, desk],
+        prior,
+        js=_take_unwanted("prior"),
         **QUIET,
     )
-    given.clear_prior.click(lambda: clear_prior(room), None, parts.prior, **QUIET)
+    given.clear_prior.click(changing(room, clear_prior), desk, prior, **QUIET)
 
 
-def _write_unwanted(place: str) -> str:
-    """Write the expression of what the viewer in a place shows."""
-    return f"document.querySelector('#{place} mf-viewer').unwanted"
+def _take_unwanted(place: str) -> str:
+    """Write the script that puts what the viewer in a place shows before a handler's values."""
+    return f"(...values) => values.with(0, document.querySelector('#{place} mf-viewer').unwanted)"

@@ -5,10 +5,11 @@ from functools import partial
 from medfuse.errors import InputError
 from medfuse.overlay import escape_text
 from medfuse_serving import reading
-from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import Language
 from medfuse_serving.page.desk import Desk, check_shown, edit_note
-from medfuse_serving.page.room import QUIET, Room, hold_to_note, refuse
+from medfuse_serving.page.desk_view import name_listed
+from medfuse_serving.page.room import QUIET, Room, refuse, settle
+from medfuse_serving.page.session import Session
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.report.gather import ReportOptions, make_record
 from medfuse_serving.report.render import make_report
@@ -28,7 +29,7 @@ def shelve_report(
     assert desk.answer is not None
     options = ReportOptions(
         language=desk.language.code,
-        study_id=None if desk.row is None else desk.row.label,
+        study_id=name_listed(desk) or None,
         reading=reading.to_reading(step),
     )
     pdf = make_report(make_record(predictor, desk.study, desk.answer, desk.views, options))
@@ -46,13 +47,13 @@ def link_report(language: Language, report: Shelf) -> str:
 
 
 def write_report(
-    room: Room, changes: Changes, text: str, laid: str, desk: Desk, step: ReadingStep | None
+    room: Room, text: str, laid: str, session: Session, step: ReadingStep | None
 ) -> Shown:
     """Write the report and offer it for download, unless the study has changed meanwhile."""
     import gradio as gr
 
     report = room.parts.report
-    changed = changes.since()
+    desk, changed = session.desk, session.since()
     check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:
         return {report.place: gr.skip()}
@@ -72,10 +73,10 @@ def connect_reporting(room: Room) -> None:
     parts, report, states = room.parts, room.parts.report, room.parts.states
     written = report.write.click(
         tell_in(report.place, refuse)(partial(write_report, room)),
-        [states.changes, *parts.given.typed, states.desk, states.read],
+        [*parts.given.typed, states.desk, states.read],
         [states.report, report.place],
         show_progress_on=report.place,
         concurrency_limit=1,
         **QUIET,
     )
-    hold_to_note(room, written)
+    settle(room, written)

@@ -3,19 +3,18 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medfuse.config import PrepareSettings
 from medfuse.data.studies import StudyFiles
 from medfuse_serving import rendering
 from medfuse_serving.explainer import Explainer
-from medfuse_serving.explanation_panel import Changes
 from medfuse_serving.language import ENGLISH, LANGUAGES, Language, find_language
 from medfuse_serving.page.desk import Desk
-from medfuse_serving.page.desk_view import no_answer_html
+from medfuse_serving.page.desk_view import no_answer_html, show_note
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
+from medfuse_serving.page.session import Session
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import reader_of
 from medfuse_serving.reading import Question, list_questions
@@ -41,6 +40,9 @@ CHANGES_TOLD = "String(medfuseNote.changes)"
 """How often the browser told of a change of the note (`web/note.js`)."""
 
 Handler = Callable[..., Shown]
+
+Finish = Callable[[Desk], Shown]
+"""What a handler that takes a while gives back: puts what it found on the newest desk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class Room:
 
 
 def find_language_of(values: Sequence[object]) -> Language:
-    """Find the language of the user whose desk is among what a handler was given."""
-    return next((v.language for v in values if isinstance(v, Desk)), ENGLISH)
+    """Find the language of the user whose session is among what a handler was given."""
+    return next((v.desk.language for v in values if isinstance(v, Session)), ENGLISH)
 
 
 def refuse(problem: str, given: tuple[object, ...]) -> str:
@@ -93,9 +95,19 @@ def refuse_answer(problem: str, given: tuple[object, ...]) -> str:
     return rendering.card_html(language.text("Answer"), rendering.problem_html(language, problem))
 
 
-def tell(room: Room, handle: Handler) -> Handler:
-    """Give a handler its room; its error is shown in the answer's place."""
-    return tell_in(room.parts.answer, refuse_answer)(partial(handle, room))
+def tell_answer(room: Room, handle: Handler) -> Handler:
+    """Show a handler's error in the answer's place."""
+    return tell_in(room.parts.answer, refuse_answer)(handle)
+
+
+def tell_given(room: Room, handle: Handler) -> Handler:
+    """Show why something could not be given, opened or taken away, beside what was said before."""
+
+    def refuse_given(problem: str, given: tuple[object, ...]) -> str:
+        language = find_language_of(given)
+        return rendering.problem_html(language, problem, language.text("Not done:"))
+
+    return tell_in(room.parts.given.told, refuse_given)(handle)
 
 
 def list_said(parts: Parts) -> "list[gradio.HTML]":
@@ -109,16 +121,24 @@ def write_nothing(parts: Parts) -> str:
     return json.dumps({code: [no_answer_html(find_language(code)), *rest] for code in LANGUAGES})
 
 
-def hold_to_note(room: Room, event: "gradio.events.Dependency") -> None:
-    """Take away what is said, once an event is over, if it is not of the note in the text box.
+def settle(room: Room, event: "gradio.events.Dependency") -> None:
+    """Once an event is over, let what it brought stand only beside the note that it is of.
 
-    By the browser, which alone knows both: what the server sends of the note as it was, or of the
-    study before, may come after what took its place.
+    By the browser, which alone knows what stands in the text box: what the server sends of the
+    note as it was, or of the study before, may come after what took its place. Of what came in
+    ``given.noted``, the note as it was read, it shows what is of that note, and of what is said it
+    takes away what is not.
     """
     parts = room.parts
-    said = list_said(parts)
-    held = f"(...values) => medfuseNote.hold({write_nothing(parts)}, ...values)"
-    event.then(None, [*parts.given.typed, *said], said, js=held, **UNSEEN)
+    noted, panel, said = parts.given.noted, parts.evidence.note, list_said(parts)
+    settled = f"(...values) => medfuseNote.settle({write_nothing(parts)}, ...values)"
+    given = [noted, *parts.given.typed, *said]
+    event.then(None, given, [noted, panel, *said], js=settled, **UNSEEN)
+
+
+def tell_note(room: Room, desk: Desk) -> str:
+    """Say how a note is read: as JSON, with what it is of, for `settle`."""
+    return json.dumps([desk.note_text, desk.laid, show_note(desk, room.settings)])
 
 
 def asking(place: int) -> str:
@@ -139,30 +159,59 @@ def take(*expressions: str) -> str:
     return f"(...values) => values{puts}"
 
 
-def changing(handle: Handler) -> Handler:
-    """End what is under way on the study before a handler that changes it, and what began since.
+def looking(handle: Handler) -> Handler:
+    """Give a handler the newest desk in the place of its session."""
 
-    What began meanwhile was given the study as it was, and would put it back.
-    """
+    def handle_look(*values: object) -> Shown:
+        return handle(*_unwrap(values))
 
-    def handle_change(changes: Changes, *values: object) -> Shown:
-        changes.count += 1
-        try:
-            return handle(*values)
-        finally:
-            changes.count += 1
+    return handle_look
+
+
+def changing(room: Room, handle: Handler) -> Handler:
+    """The same, and put the desk that it gives back in that one's place, with none in between."""
+
+    def handle_change(*values: object) -> Shown:
+        session = _find_session(values)
+        with session.lock:
+            return session.put(room.parts.states.desk, handle(room, *_unwrap(values)))
 
     return handle_change
 
 
-def answering(handle: Handler) -> Handler:
-    """The same, and tell the handler whether the study has changed since."""
+def answering(room: Room, handle: Callable[..., Finish]) -> Handler:
+    """Give a handler the newest desk, and put what it found on the one that is newest then.
 
-    def handle_answer(changes: Changes, *values: object) -> Shown:
-        changes.count += 1
-        return handle(changes.since(), *values)
+    What is under way on the study before it ends. If the study has changed meanwhile, nothing is
+    put there, and nothing said: what went wrong is of no study that is shown.
+    """
+
+    def handle_answer(*values: object) -> Shown:
+        session, place = _find_session(values), room.parts.states.desk
+        with session.lock:
+            session.count += 1
+            changed, given = session.since(), _unwrap(values)
+        try:
+            finish = handle(room, *given)
+        except Exception:
+            if changed():
+                return {place: session}
+            raise
+        with session.lock:
+            if changed():
+                return {place: session}
+            return session.put(place, finish(session.desk))
 
     return handle_answer
+
+
+def _find_session(values: Sequence[object]) -> Session:
+    return next(value for value in values if isinstance(value, Session))
+
+
+def _unwrap(values: Sequence[object]) -> tuple[object, ...]:
+    """Put the newest desk in the place of a session."""
+    return tuple(value.desk if isinstance(value, Session) else value for value in values)
 
 
 def naming(handle: Handler) -> Handler:

@@ -1,5 +1,6 @@
 """The handler of the page by which it turns to another language, with all that lies on it."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medfuse_serving import rendering
@@ -10,16 +11,15 @@ from medfuse_serving.page.desk import Desk, edit_note, turn_to
 from medfuse_serving.page.desk_view import (
     show_answer,
     show_image,
-    show_note,
     show_prior_of,
     show_reaches,
     show_voice,
     show_which,
 )
 from medfuse_serving.page.explaining import show_explanation
-from medfuse_serving.page.giving import show_questions
-from medfuse_serving.page.room import UNSEEN, Room, changing, hold_to_note, tell
-from medfuse_serving.prior import Prior, turn_prior
+from medfuse_serving.page.giving import show_questions, show_same
+from medfuse_serving.page.room import UNSEEN, Room, changing, settle, tell_given, tell_note
+from medfuse_serving.page.session import Session
 from medfuse_serving.telling import Shown
 from medfuse_serving.worklist.panel import list_html
 from medfuse_serving.worklist.records import ReadingStep
@@ -33,40 +33,55 @@ def turn(
     code: str,
     text: str,
     laid: str,
-    desk: Desk,
+    session: Session,
     step: ReadingStep | None,
-    prior: Prior,
     reaches: Reaches,
 ) -> Shown:
-    """Turn the page to a language."""
-    import gradio as gr
+    """Turn the page to a language; what is under way on the study goes on, and comes in it."""
+    with session.lock:
+        language = find_language(code)
+        if language.code == session.desk.language.code:  # told at every load, and of a choice twice
+            return {room.parts.states.desk: session}
+        desk = turn_to(edit_note(session.desk, text, laid), language, room.settings, room.shelves)
+        shown = show_turned(room, desk, step, reaches)
+        if desk.maps is not None or not session.explains:
+            shown |= show_explanation(room, desk)
+        return session.put(room.parts.states.desk, shown)
 
+
+def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reaches) -> Shown:
+    """Show what lies on a desk, but for its explanation, and the page's own words."""
     parts, evidence = room.parts, room.parts.evidence
-    language = find_language(code)
-    if language.code == desk.language.code:  # told at every load, and of a choice twice
-        return {evidence.note: gr.skip()}
-    desk = turn_to(edit_note(desk, text, laid), language, room.settings, room.shelves)
-    prior = turn_prior(prior, language, room.settings, room.shelves)
     shown: Shown = {
         parts.states.desk: desk,
-        parts.states.prior: prior,
-        evidence.prior: show_prior_of(desk, prior),
-        parts.header: rendering.header_html(language),
+        evidence.prior: show_prior_of(desk),
+        parts.header: rendering.header_html(desk.language),
         parts.which: show_which(desk, room.examples),
+        parts.given.laid: desk.laid,
+        parts.given.told: "",
+        parts.given.noted: tell_note(room, desk),
         evidence.image: show_image(desk),
-        evidence.note: show_note(desk, room.settings),
         evidence.voice: show_voice(desk, room.settings),
         parts.answer: show_answer(desk),
         parts.states.report: None,
         parts.report.place: "",
         parts.reach: show_reaches(desk, reaches),
-        parts.worklist.place: list_html(language, desk.row),
+        parts.worklist.place: list_html(desk.language, desk.row),
         parts.verdict.place: show_decision(room, desk, step),
         parts.verdict.impression: show_impression(room, desk, step),
         parts.impression.questions: show_questions(room, desk),
         parts.impression.place: "",
     }
-    return shown | show_explanation(room, desk) | parts.labels.say(language)
+    return shown | parts.labels.say(desk.language)
+
+
+def catch_up(room: Room, laid: str, desk: Desk) -> Shown:
+    """Show what came to the page before it turned, and was turned over by what lay there earlier.
+
+    What turns it does not wait for its turn in the queue, and may come after what it did not know.
+    """
+    shown: Shown = {room.parts.evidence.prior: show_prior_of(desk)}
+    return shown if laid == desk.laid or not desk.shown else show_same(room, desk)
 
 
 def connect_turning(room: Room, page: "gradio.Blocks") -> None:
@@ -74,18 +89,16 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
     parts, states, switch = room.parts, room.parts.states, room.parts.switch
     page.load(None, None, switch, js="() => medfuseLanguage.restore()", **UNSEEN)
     turned = switch.change(
-        changing(tell(room, turn)),
-        [
-            states.changes,
-            switch,
-            *parts.given.typed,
-            states.desk,
-            states.read,
-            states.prior,
-            states.reaches,
-        ],
-        [*parts.study, *parts.prior, parts.header, *parts.labels.components],
+        tell_given(room, partial(turn, room)),
+        [switch, *parts.given.typed, states.desk, states.read, states.reaches],
+        [*parts.study, parts.evidence.prior, parts.header, *parts.labels.components],
         js="(...values) => medfuseLanguage.keep(values)",
         **(UNSEEN | {"queue": False}),
     )
-    hold_to_note(room, turned)
+    caught = turned.then(
+        changing(room, catch_up),
+        [parts.given.laid, states.desk],
+        [*parts.study, parts.evidence.prior],
+        **(UNSEEN | {"queue": False}),
+    )
+    settle(room, caught)

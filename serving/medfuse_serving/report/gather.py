@@ -43,7 +43,7 @@ class ReportOptions:
 
     Attributes:
         language: A key of `medfuse_serving.language.LANGUAGES`.
-        study_id: A pseudonym of the study that may be shown; at most 64 characters.
+        study_id: A pseudonym of the study that may be shown; at most 128 characters.
         reading: What a reader made of it.
         made_at: When.
     """
@@ -107,7 +107,7 @@ def make_record(
     except ValidationError as error:
         fields = sorted({str(e["loc"][0]) for e in error.errors() if e["loc"]})
         raise SettingsError(
-            f"a report cannot hold this: {', '.join(fields)}; a study's name has at most 64 "
+            f"a report cannot hold this: {', '.join(fields)}; a study's name has at most 128 "
             "characters"
         ) from error
 

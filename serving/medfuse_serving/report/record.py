@@ -200,7 +200,7 @@ class Reading(Settings):
         return self
 
 
-StudyId = Annotated[str, Field(min_length=1, max_length=64)]
+StudyId = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class ReportRecord(Settings):

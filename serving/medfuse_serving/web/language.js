@@ -5,11 +5,11 @@
 globalThis.medfuseLanguage = {
   tags: { en: "en", zh: "zh-Hans" },
 
-  /** Keep what was chosen. Values as the page's handler takes them: the language is the second. */
+  /** Keep what was chosen. Values as the page's handler takes them: the language is the first. */
   keep(values) {
-    this.use(values[1]);
+    this.use(values[0]);
     const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `medfuse-language=${values[1]}; Max-Age=31536000; Path=/; SameSite=Strict${secure}`;
+    document.cookie = `medfuse-language=${values[0]}; Max-Age=31536000; Path=/; SameSite=Strict${secure}`;
     return values;
   },
 

@@ -11,9 +11,11 @@
 {
   const lines = (text) => (text ?? "").replace(/\r\n?/g, "\n");
   const noteOf = (laid) => laid.split(".").slice(0, 2).join(); // `Desk.laid`
+  const STAYS = { __type__: "update" };
   let asked = null; // the note of the last answer that was asked for, and its study
   let asks = 0; // how often
   let told = false;
+  const chosen = {}; // how often it had told of a change when a note's file was chosen, by its button
 
   globalThis.medfuseNote = {
     changes: 0,
@@ -25,18 +27,22 @@
       return String(this.changes);
     },
 
-    /** Give what is to stand where something is said: what does, or nothing if it is of another note. */
-    hold(nothing, note, laid, answer, ...said) {
-      const own = asked === null || (asked[0] === lines(note) && asked[1] === laid);
-      const isSaid = /class="mf-(answer|empty mf-read-first)/.test(answer) || said.some(Boolean);
-      return own || !isSaid ? [] : medfuseLanguage.choose(nothing);
+    /** Give how often it had told of a change when the file that a button takes was chosen. */
+    chosen(button) {
+      return String(chosen[button] ?? this.changes);
     },
 
-    /** Take a note that was left out of where it came; give it as it was read, if it is still this. */
-    place(noted, note, laid) {
-      if (!noted) return [];
-      const [text, whose, shown] = JSON.parse(noted);
-      return lines(text) === lines(note) && noteOf(whose) === noteOf(laid) ? ["", shown] : [""];
+    /** Give the note's panel and what is said, each as it is to stand beside the note in the box.
+     *
+     * `nothing`: what stands where something is said while nothing is. `noted`: a note as it was
+     * read, with its text and its study; shown, and taken out of there, if it is still this note. */
+    settle(nothing, noted, note, laid, answer, ...said) {
+      const [text, whose, panel] = noted ? JSON.parse(noted) : [];
+      const isRead = noted && lines(text) === lines(note) && noteOf(whose) === noteOf(laid);
+      const isOwn = asked === null || (asked[0] === lines(note) && asked[1] === laid);
+      const isSaid = /class="mf-(answer|empty mf-read-first)/.test(answer) || said.some(Boolean);
+      const kept = isOwn || !isSaid ? [answer, ...said].map(() => STAYS) : medfuseLanguage.choose(nothing);
+      return [noted ? "" : STAYS, isRead ? panel : STAYS, ...kept];
     },
 
     /** Name the answer that is shown: as often as one was asked for, and the study. */
@@ -61,6 +67,10 @@
     button().click();
     told = true;
   });
+
+  document.addEventListener("change", ({ target }) => {
+    if (target.type === "file") chosen[target.nextElementSibling?.id] = medfuseNote.changes;
+  }, { capture: true });
 
   for (const asking of ["click", "focusout"]) {
     document.addEventListener(asking, ({ target }) => {
