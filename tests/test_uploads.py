@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medfuse_serving.uploads import keep_uploads, sweep_uploads
+from medfuse_serving.uploads import keep_uploads, move_apart, sweep_uploads
 
 
 def test_what_has_stayed_is_swept_and_what_is_new_is_not(tmp_path: Path) -> None:
@@ -56,3 +56,27 @@ def test_the_folder_is_swept_while_the_server_runs_and_gone_after_it(
         assert list(folder.iterdir()) == []
         (folder / "tmp2").touch()
     assert not folder.exists()
+
+
+def test_who_gives_the_same_file_has_it_alone_under_a_name_that_says_nothing(
+    tmp_path: Path,
+) -> None:
+    first, other = (tmp_path / digest / "Doe, J.DCM" for digest in ("one", "two"))
+
+    def arrive() -> None:
+        for path in (first, other):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(path.parent.name.encode())
+
+    arrive()
+    mine = move_apart([str(first), str(other), str(first)])
+    arrive()  # as of another user, before the first one's are taken up
+    theirs = move_apart([str(first)])
+    paths = [Path(path) for path in mine + theirs]
+    assert len({path.parent for path in paths}) == 4
+    assert {path.name for path in paths} == {"upload.dcm"}
+    for path, content in zip(paths, (b"one", b"two", b"one", b"one"), strict=True):
+        assert path.read_bytes() == content
+        path.unlink()
+    assert move_apart([str(first)]) == [str(first)]  # it is gone
+    assert {path.name for path in tmp_path.iterdir()} >= {"one", "two"}

@@ -27,6 +27,7 @@ from medfuse_serving.page.room import Room
 from medfuse_serving.page.turning import connect_turning
 from medfuse_serving.reader import reader_of
 from medfuse_serving.shelves import Shelves
+from medfuse_serving.uploads import OwnUploads
 
 if TYPE_CHECKING:
     import gradio
@@ -73,6 +74,7 @@ def mount_page(
 
     # Innermost, so that it is known who is logged in.
     app.user_middleware.append(Middleware(OwnSessions))
+    app.user_middleware.append(Middleware(OwnUploads))
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
