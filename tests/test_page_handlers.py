@@ -36,7 +36,7 @@ from medfuse_serving.page.removing import find_unwanted, remove_unread, remove_v
 from medfuse_serving.page.reporting import write_report
 from medfuse_serving.page.room import Room, answering, changing
 from medfuse_serving.page.session import Session
-from medfuse_serving.page.turning import turn
+from medfuse_serving.page.turning import catch_up, turn
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.shelves import Shelves
 from tests.dicom_files import make_file
@@ -281,3 +281,14 @@ def test_a_note_that_is_typed_while_its_file_is_on_the_way_is_kept(
     path.write_bytes(b"FINDINGS: another")
     open_note(room, "3", str(path), session, desk.laid)
     assert session.desk.note_text == "FINDINGS: another"
+
+
+def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    desk = replace(desk, form="own", noted="this", shown="now")
+    parts = room.parts
+    assert catch_up(room, desk.laid, desk) == {parts.evidence.prior: ""}
+    assert catch_up(room, "own.this.before", Desk()) == {parts.evidence.prior: ""}
+    shown = catch_up(room, "own.this.before", desk)
+    assert shown[parts.given.laid] == desk.laid
+    assert desk_of(room, shown) == desk

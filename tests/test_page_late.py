@@ -370,6 +370,7 @@ def test_parts_that_are_given_at_once_are_all_there(
     turn_to(page, "简体中文")
     expect(page.locator("#voice audio")).to_be_visible()
     expect(page.locator("#image")).to_contain_text("共 2 帧")
+    expect(page.locator("#image .mf-problem")).to_have_count(0)
     expect(page.locator("#prior mf-viewer")).to_be_visible()
     page.get_by_role("button", name="预测").click()
     study = Study(images=(IMAGE, other), note=b"FINDINGS: cough", voice=make_wav())
