@@ -19,7 +19,7 @@ from medfuse.config import SAMPLE_RATE, Limits, PrepareSettings
 from medfuse.dictation import transcribe as module
 from medfuse.dictation.record import SpokenWord, Transcript
 from medfuse.dictation.speech import find_speech, speech_chances
-from medfuse.dictation.transcribe import place_words, transcribe
+from medfuse.dictation.transcribe import follow, place_words, transcribe
 from medfuse.errors import CohortError, VoiceError
 from medfuse_serving.dictation_view import Dictated
 from medfuse_serving.page.desk import Desk, edit_note, take_dictation, write_down
@@ -112,10 +112,11 @@ def test_a_long_dictation_is_written_down_in_pieces(
     speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_S", 5.0)
-    shares: list[float] = []
-    transcript = transcribe(encode(speech, "FLAC"), Limits(), shares.append)
+    *shares, transcript = follow(encode(speech, "FLAC"), Limits())
+    assert isinstance(transcript, Transcript)
     assert len(shares) > 1
-    assert shares == sorted(shares)
+    numbers = [share for share in shares if isinstance(share, float)]
+    assert numbers == sorted(numbers) == shares
     assert plain(transcript.text) == SPOKEN
 
 
@@ -237,7 +238,8 @@ def test_a_table_of_dictations_becomes_one_with_notes(speech: np.ndarray, tmp_pa
 
 def test_a_dictation_becomes_the_pages_note_until_it_is_changed(speech: np.ndarray) -> None:
     prepare = PrepareSettings()
-    dictated = write_down(encode(speech), prepare, Shelves())
+    *_, dictated = write_down(encode(speech), prepare, Shelves())
+    assert isinstance(dictated, Dictated)
     desk = take_dictation(Desk(note_text="before"), dictated)
     assert plain(desk.note_text) == SPOKEN
     assert desk.study.note == desk.note_text.encode()

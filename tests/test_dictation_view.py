@@ -90,9 +90,12 @@ def test_the_sound_is_as_it_was_heard_and_is_gone_with_its_note(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recording = make_wav(LENGTH_S)
-    monkeypatch.setattr("medfuse.dictation.transcribe.transcribe", lambda *_: make_transcript())
+    monkeypatch.setattr("medfuse.dictation.transcribe.follow", lambda *_: iter([make_transcript()]))
     shelves = Shelves()
-    desk = take_dictation(Desk(), write_down(recording, SETTINGS, shelves))
+    (dictated,) = write_down(recording, SETTINGS, shelves)
+    assert isinstance(dictated, Dictated)
+    desk = take_dictation(Desk(), dictated)
+    del dictated
     assert desk.dictated is not None
     token = desk.dictated.sound.token
     shelf = shelves.find(token, 0)
@@ -136,7 +139,7 @@ def url(hand_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     explainer = Explainer(Predictor(hand_bundle), None, HandNetwork(MIXED))
     app = mount_page(build_api(explainer), explainer, find_studies(folder.parent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medfuse.dictation.transcribe.transcribe", lambda *_: make_transcript())
+        patch.setattr("medfuse.dictation.transcribe.follow", lambda *_: iter([make_transcript()]))
         with running(app) as url:
             yield url
 
@@ -285,12 +288,13 @@ def late(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Ev
     """When a dictation begins to be written down; and what lets it be."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def transcribe_late(*_: object) -> Transcript:
+    def transcribe_late(*_: object) -> Iterator[float | Transcript]:
+        yield 0.5
         begun.set()
         assert go_on.wait(20)
-        return make_transcript()
+        yield make_transcript()
 
-    monkeypatch.setattr("medfuse.dictation.transcribe.transcribe", transcribe_late)
+    monkeypatch.setattr("medfuse.dictation.transcribe.follow", transcribe_late)
     return begun, go_on
 
 
@@ -329,7 +333,6 @@ def test_a_dictation_takes_the_place_of_no_note_that_was_written_meanwhile(
                 give_dictation(page)
             note.fill("FINDINGS: hoarse")
             held[0].continue_()
-            assert begun.wait(10)
         else:
             give_dictation(page)
             assert begun.wait(10)
@@ -347,6 +350,31 @@ def test_a_dictation_takes_the_place_of_no_note_that_was_written_meanwhile(
         expect(note).to_have_value(kept)
         expect(page.locator("#note")).not_to_contain_text("chills")
         expect(page.locator("#answer")).to_contain_text("%")
+
+
+def test_how_far_a_dictation_is_written_down_is_shown_and_it_is_stopped(
+    browser: Browser, url: str, late: tuple[threading.Event, threading.Event]
+) -> None:
+    begun, go_on = late
+    with open_page(browser, url) as page:
+        stop = page.get_by_role("button", name="Stop writing down")
+        note = page.get_by_label("Note", exact=True)
+        note.fill("FINDINGS: hoarse")
+        expect(stop).to_be_hidden()
+        give_dictation(page)
+        assert begun.wait(10)
+        expect(page.locator("#writing")).to_contain_text("Writing down: 50 %")
+        expect(page.locator("#mf-told")).to_contain_text("The dictation is being written down.")
+        assert_accessible(page, "a dictation being written down")
+        stop.press("Enter")
+        expect(page.locator("#writing")).to_be_hidden()
+        go_on.set()
+        page.wait_for_timeout(1000)
+        expect(note).to_have_value("FINDINGS: hoarse")
+        expect(page.locator("#given-told")).to_be_hidden()
+        give_dictation(page)  # and another is taken
+        expect(page.locator("#note")).to_contain_text("chills")
+        expect(stop).to_be_hidden()
 
 
 @pytest.mark.parametrize("look", LOOKS)

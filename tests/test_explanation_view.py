@@ -27,13 +27,13 @@ from medfuse_serving.explanation_view import (
     image_html,
     make_view,
     note_html,
-    progress_html,
     shelve_maps,
     summary_html,
     voice_html,
 )
 from medfuse_serving.language import ENGLISH
 from medfuse_serving.predictor import Predictor
+from medfuse_serving.rendering import progress_html
 from medfuse_serving.report import words
 from medfuse_serving.shelves import Shelves
 from tests.hand_bundle import SETTINGS, make_study
@@ -217,8 +217,9 @@ def test_a_recording_is_shown_in_seconds_and_hertz_with_its_player(view: View) -
 
 
 def test_progress_is_a_number_for_those_who_do_not_see_the_bar() -> None:
-    text = progress_html(ENGLISH, 0.456)
-    assert 'data-told="The answer is being explained."' in text  # once, not at every step
+    text = progress_html(0.456, "Explaining: 45 %", "It begins.")
+    assert 'data-told="It begins."' in text  # once, not at every step
+    assert 'value="45"' in text
     assert "45 %" in visible(text)
 
 

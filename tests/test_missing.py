@@ -18,7 +18,7 @@ from medfuse_serving.answer import format_probability, to_answer
 from medfuse_serving.api import build_api
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, find_language
-from medfuse_serving.missing import FEWEST, Reach, explore
+from medfuse_serving.missing import FEWEST, Reach, explore, follow
 from medfuse_serving.missing_view import reach_html
 from medfuse_serving.page.mount import mount_page
 from medfuse_serving.predictor import Predictor
@@ -69,15 +69,10 @@ def test_a_modality_that_is_there_or_that_few_others_have_has_no_range(
     assert reach.count == FEWEST
 
 
-def test_nothing_is_answered_for_who_has_gone_on(predictor: Predictor) -> None:
-    asked: list[bool] = []
-
-    def go_on() -> bool:
-        asked.append(True)
-        return len(asked) < 3
-
-    assert explore(predictor, NOTE, OTHERS, go_on) == ()
-    assert len(asked) == 3
+def test_it_is_told_how_far_it_is_before_each_answer(predictor: Predictor) -> None:
+    *shares, found = follow(predictor, NOTE, OTHERS)
+    assert shares == [done / len(OTHERS) for done in range(len(OTHERS))]
+    assert found == explore(predictor, NOTE, OTHERS)
 
 
 def test_the_table_has_each_answer_and_its_range_but_nothing_that_is_withheld(
@@ -192,11 +187,11 @@ def test_nothing_is_shown_of_what_an_explanation_has_withheld_meanwhile(
 ) -> None:
     explained = threading.Event()
 
-    def explore_late(*given: Any) -> tuple[Reach, ...]:
+    def follow_late(*given: Any) -> Iterator[float | tuple[Reach, ...]]:
         assert explained.wait(20)
-        return explore(*given)
+        yield from follow(*given)
 
-    monkeypatch.setattr("medfuse_serving.missing.explore", explore_late)
+    monkeypatch.setattr("medfuse_serving.missing.follow", follow_late)
     with open_page(browser, url) as page:
         answer_note(page)
         page.get_by_role("button", name=ASK).click()
@@ -218,13 +213,43 @@ def test_nothing_is_shown_of_what_an_explanation_has_withheld_meanwhile(
         expect(table).to_contain_text("Brightness")
 
 
+def test_it_is_shown_how_far_it_is_and_it_is_stopped(
+    browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, asked = threading.Event(), []
+
+    def follow_late(*given: Any) -> Iterator[float | tuple[Reach, ...]]:
+        for number, step in enumerate(follow(*given)):
+            asked.append(number)
+            yield step
+            assert number < 2 or go_on.wait(20)
+
+    monkeypatch.setattr("medfuse_serving.missing.follow", follow_late)
+    with open_page(browser, url) as page:
+        answer_note(page)
+        stop = page.get_by_role("button", name="Stop looking for it")
+        expect(stop).to_be_hidden()
+        page.get_by_role("button", name=ASK).click()
+        expect(page.locator("#reach")).to_contain_text(f"Looking: {200 // len(OTHERS)} %")
+        stop.click()
+        expect(page.locator("#reach .mf-progress")).to_have_count(0)
+        go_on.set()
+        page.wait_for_timeout(700)
+        assert asked == [0, 1, 2, 3]  # what was under way, and no more
+        expect(page.locator("#reach .mf-reach")).to_have_count(0)
+        page.get_by_role("button", name=ASK).click()
+        expect(page.locator("#reach .mf-reach")).to_have_count(1)
+        expect(stop).to_be_hidden()
+
+
 def test_why_nothing_was_found_is_told_in_its_place(
     browser: Browser, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any) -> Iterator[float]:
+        yield 0.5
         raise BundleError("the graph failed")
 
-    monkeypatch.setattr("medfuse_serving.missing.explore", fail)
+    monkeypatch.setattr("medfuse_serving.missing.follow", fail)
     with open_page(browser, url) as page:
         answer_note(page)
         page.get_by_role("button", name=ASK).click()

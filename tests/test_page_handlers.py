@@ -104,7 +104,7 @@ def test_nothing_is_asked_of_a_study_that_the_page_does_not_show(predictor: Pred
         lambda k, v: keep_impression(room, "{}", text, v, k.desk, None, "", "", "seen", ""),
         lambda k, v: list(explain(room, text, v, k, "a.b", "gradients", None, False)),
         lambda k, v: decide(room, "accept", "", text, v, k.desk, None, "", "", ""),
-        lambda k, v: find_reaches(room, k, text, v),
+        lambda k, v: list(find_reaches(room, k, text, v)),
         lambda k, v: write_report(room, text, v, k, None),
         lambda k, v: remove_voice(room, k.desk, text, v),
         lambda k, v: remove_unread(room, k.desk, text, v),
@@ -141,7 +141,7 @@ def test_no_part_is_given_to_another_study(predictor: Predictor, tmp_path: Path)
     gives: tuple[Callable[[Desk, str], object], ...] = (
         lambda k, v: add_images(room, [str(path)], k, text, v),
         lambda k, v: open_note(room, "0", str(path), Session(k), v),
-        lambda k, v: add_dictation(room, "0", str(path), Session(k), v),
+        lambda k, v: list(add_dictation(room, "0", str(path), Session(k), v)),
         lambda k, v: add_voice(room, str(path), k, text, v),
     )
     # A study put together by hand has no form; one that was forgotten is not begun anew by its

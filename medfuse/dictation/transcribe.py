@@ -1,6 +1,6 @@
 """A dictated recording in, its transcript out, by the model that ``moonshine-voice`` carries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -32,15 +32,24 @@ PAUSE_S = 0.15
 """And where a stretch is cut: longer than the closure before a t or k within a word."""
 
 
-def transcribe(
-    data: bytes, limits: Limits, progress: Callable[[float], None] | None = None
-) -> Transcript:
+def transcribe(data: bytes, limits: Limits) -> Transcript:
+    """Write down what was dictated, in English, as `follow` does, and give what it gives last."""
+    for step in follow(data, limits):
+        if isinstance(step, Transcript):
+            return step
+    raise AssertionError
+
+
+def follow(data: bytes, limits: Limits) -> Iterator[float | Transcript]:
     """Write down what was dictated, in English.
 
     Args:
         data: The recording: WAV, FLAC, OGG, MP3 or a DICOM audio waveform object.
         limits: Of what is decoded.
-        progress: Called with the share of the recording that is done.
+
+    Yields:
+        The share of the recording that is done, again and again, and in the end what was said.
+        Whoever lets go of it before ends it.
 
     Raises:
         LimitError: The recording is too long or too large.
@@ -66,11 +75,10 @@ def transcribe(
             to_s = min(from_s + line.duration, end)
             words += place_words(said, len(text), recording.waveform, from_s, to_s)
             text += said
-        if progress is not None:
-            progress(end / recording.duration_s)
+        yield end / recording.duration_s
     if not text:
         raise VoiceError("nothing that was said could be understood; record it again, closer")
-    return Transcript(
+    yield Transcript(
         text=text,
         words=tuple(words),
         speech=speech,

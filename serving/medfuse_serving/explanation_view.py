@@ -99,17 +99,6 @@ def make_view(explained: Explained, prepare: PrepareSettings, scales: Scales) ->
     return View(explained.prepared, record, values, scale, pieces)
 
 
-def progress_html(language: Language, share: float) -> str:
-    """Say how far the explanation is."""
-    percent = int(100 * share)
-    said = escape_text(language.text("Explaining: {percent} %", percent=percent))
-    started = escape_text(language.text("The answer is being explained."))
-    return (
-        f'<div class="mf-progress" data-told="{started}"><progress max="100" value="{percent}" '
-        f'aria-label="{started}"></progress> {said}</div>'
-    )
-
-
 def waiting_html(language: Language) -> str:
     """Say that another explanation comes first."""
     said = escape_text(language.text("Waiting for the explanation before this one to end"))

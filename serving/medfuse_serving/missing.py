@@ -1,6 +1,6 @@
 """A study that lacks modalities in; over what each of them could move its answer out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medfuse.types import MODALITIES, Modality, Prediction, Study
@@ -44,12 +44,17 @@ class Reaches:
     problem: str = ""
 
 
-def explore(
-    predictor: Predictor,
-    study: Study,
-    others: Sequence[Study],
-    go_on: Callable[[], bool] = lambda: True,
-) -> tuple[Reach, ...]:
+def explore(predictor: Predictor, study: Study, others: Sequence[Study]) -> tuple[Reach, ...]:
+    """Find all reaches, as `follow` does, and give what it gives last."""
+    for step in follow(predictor, study, others):
+        if not isinstance(step, float):
+            return step
+    raise AssertionError
+
+
+def follow(
+    predictor: Predictor, study: Study, others: Sequence[Study]
+) -> Iterator[float | tuple[Reach, ...]]:
     """Answer a study with each other study's part in the place of each that it lacks.
 
     Each answer is the predictor's own, calibrated for what the study has then.
@@ -58,24 +63,27 @@ def explore(
         predictor: Which answered it.
         study: With at least one modality.
         others: Whose parts are lent.
-        go_on: Asked before each answer; the rest is left out once it says no.
 
-    Returns:
-        Of each missing modality that at least `FEWEST` others have; nothing that `go_on` ended.
+    Yields:
+        The share of the answers that is there, before each; in the end what was found, of each
+        missing modality that at least `FEWEST` others have. Whoever lets go of it before ends it.
 
     Raises:
         InputError: A study cannot be used.
     """
     found = []
-    for modality in MODALITIES:
-        if _has(study, modality):
-            continue
-        filled = [_lend(study, other, modality) for other in others if _has(other, modality)]
+    filled = {
+        modality: [_lend(study, other, modality) for other in others if _has(other, modality)]
+        for modality in MODALITIES
+        if not _has(study, modality)
+    }
+    wanted, done = sum(map(len, filled.values())), 0
+    for modality, own in filled.items():
         answers = []
-        for one in filled:
-            if not go_on():
-                return ()
+        for one in own:
+            yield done / wanted
             answers += predictor.predict([one])
+            done += 1
         # A part may be there and hold nothing that the model reads.
         heard = [_list_numbers(a) for a in answers if modality in a.used]
         if len(heard) >= FEWEST:
@@ -84,7 +92,7 @@ def explore(
                 for name in heard[0]
             }
             found.append(Reach(modality, len(heard), ranges))
-    return tuple(found)
+    yield tuple(found)
 
 
 def _has(study: Study, modality: Modality) -> bool:

@@ -171,7 +171,7 @@ def answer_html(
     own = find_referrals(answer, explanations)
     referrals = {target: referral for referral in own for target in referral.targets}
     text = withhold(answer, own).findings_text
-    used = "".join(_used_html(language, m, m in answer.used) for m in MODALITIES)
+    used = "".join(_used_html(language, m, answer) for m in MODALITIES)
     remarks = "".join(
         f"<li><b>{escape_text(title(language, remark.modality))}{language.text('.')}</b> "
         f"{foreign_html(language, remark.message)}</li>"
@@ -179,17 +179,17 @@ def answer_html(
     )
     about = escape_text(language.text("About the input"))
     model = escape_text(language.text("Model"))
-    promises = ""
-    if answer.promises is not None:
+    promises, withheld = "", is_withheld(answer, own)
+    if answer.promises is not None and not withheld:
         said = (describe_promises(answer.promises, language), describe_basis(answer, language))
         promises = "".join(f'<p class="mf-legend">{escape_text(s)}</p>' for s in said if s)
     return (
-        f'<div class="mf-answer{" mf-referred" if is_withheld(answer, own) else ""}" '
+        f'<div class="mf-answer{" mf-referred" if withheld else ""}" '
         f'data-told="{escape_text(_say_answer(language, answer, referrals))}">'
         + "".join(_task_html(language, task, answer, referrals) for task in answer.tasks)
         + promises
         + ("" if text is None else _text_html(language, text))
-        + f'<ul class="mf-modalities">{used}</ul>'
+        + f'<ul class="mf-modalities">{used}</ul>{_usual_html(language, answer)}'
         + (f'<h4>{about}</h4><ul class="mf-remarks">{remarks}</ul>' if remarks else "")
         + f'<p class="mf-digest">{model} <code>{answer.model_digest}</code></p></div>'
     )
@@ -227,6 +227,21 @@ def problem_html(language: Language, problem: str, lead: str = "") -> str:
     return (
         f'<div class="mf-problem" role="alert"><b>{escape_text(lead)}</b> '
         f"{foreign_html(language, problem)}</div>"
+    )
+
+
+def progress_html(share: float, said: str, started: str) -> str:
+    """Show how far something is.
+
+    Args:
+        share: Of it that is done, from 0 to 1.
+        said: In words.
+        started: Told when it begins.
+    """
+    told = escape_text(started)
+    return (
+        f'<div class="mf-progress" data-told="{told}"><progress max="100" '
+        f'value="{int(100 * share)}" aria-label="{told}"></progress> {escape_text(said)}</div>'
     )
 
 
@@ -268,10 +283,28 @@ def _referral_html(language: Language, referral: ReferralRecord) -> str:
     return f"<b>{escape_text(language.text('Refer to a human.'))}</b> {escape_text(said)}"
 
 
-def _used_html(language: Language, modality: Modality, used: bool) -> str:
+def _used_html(language: Language, modality: Modality, answer: Answer) -> str:
+    """Say whether a modality is part of the answer, and how usual it is."""
+    used = modality in answer.used
     said = language.text("used") if used else language.text("not given")
+    if used and (novelty := answer.novelty.get(modality)) is not None:
+        usual = language.text("novel") if novelty.novel else language.text("usual")
+        said += f", {usual} (p = {novelty.p_value:.2g})"
     name = escape_text(title(language, modality))
     return f'<li class="{"mf-used" if used else "mf-absent"}">{name}: {escape_text(said)}</li>'
+
+
+def _usual_html(language: Language, answer: Answer) -> str:
+    """Say what "usual" means, or that it was not judged."""
+    if not answer.novelty or answer.promises is None:
+        said = language.text("Whether the input is like the training studies was not judged.")
+    else:
+        said = language.text(
+            "p: the share of studies like the training's that are at least as unlike them; from "
+            "{share} down an input is novel.",
+            share=f"{answer.promises.false_alarms:.1%}",
+        )
+    return f'<p class="mf-legend">{escape_text(said)}</p>'
 
 
 def _task_html(

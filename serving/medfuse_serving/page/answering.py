@@ -1,12 +1,13 @@
 """Handlers of the page by which a study is answered, and what was read of it is kept."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from medfuse.errors import InputError
-from medfuse_serving import explanation_panel, missing, reading, reading_panel
+from medfuse_serving import explanation_panel, missing, reading, reading_panel, rendering
 from medfuse_serving.answer import to_answer
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.desk import (
@@ -37,7 +38,7 @@ from medfuse_serving.page.room import (
 )
 from medfuse_serving.page.session import Session
 from medfuse_serving.report.record import Decision
-from medfuse_serving.telling import Shown, tell_in
+from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 from medfuse_serving.worklist.panel import list_html
 from medfuse_serving.worklist.records import ReadingStep, Status
 
@@ -228,19 +229,38 @@ def noting(handle: Handler) -> Handler:
     return handle_noted
 
 
-def find_reaches(room: Room, session: Session, text: str, laid: str) -> Shown:
-    """Find over what the missing parts could move the answer."""
-    import gradio as gr
-
+def find_reaches(room: Room, session: Session, text: str, laid: str) -> Iterator[Shown]:
+    """Find over what the missing parts could move the answer, and show how far that is."""
     desk, changed = session.desk, session.since()
     check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk or desk.answer is None:
-        return {room.parts.states.reaches: gr.skip()}
-    others = room.explainer.read_others()
-    found = missing.explore(room.predictor, desk.study, others, lambda: not changed())
-    if changed():
-        return {room.parts.states.reaches: gr.skip()}
-    return {room.parts.states.reaches: Reaches(desk.answer, found)}
+        return
+    number, stopped, _ = session.exploring.begin()
+    parts, others = room.parts, room.explainer.read_others()
+    try:
+        for step in missing.follow(room.predictor, desk.study, others):
+            if changed() or stopped():
+                return
+            if isinstance(step, float):
+                yield {parts.reach: show_exploring(session.desk, step)}
+            else:
+                yield {parts.states.reaches: Reaches(desk.answer, step)}
+    finally:
+        session.exploring.finish(number)
+
+
+def show_exploring(desk: Desk, share: float) -> str:
+    """Show how far it is found what missing parts might change."""
+    language = desk.language
+    started = language.text("Looking for what a missing part might change.")
+    said = language.text("Looking: {percent} %", percent=int(100 * share))
+    return rendering.progress_html(share, said, started)
+
+
+def stop_exploring(room: Room, session: Session) -> Shown:
+    """End that."""
+    session.exploring.stop()
+    return {room.parts.reach: ""}
 
 
 def show_found(room: Room, text: str, laid: str, desk: Desk, reaches: Reaches) -> Shown:
@@ -331,11 +351,12 @@ def connect_answering(room: Room) -> None:
         return Reaches(problem=problem)
 
     found = parts.report.explore.click(
-        tell_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
+        tell_steps_in(states.reaches, refuse_reaches)(partial(find_reaches, room)),
         [states.desk, *typed],
-        states.reaches,
-        show_progress_on=parts.reach,
+        [states.reaches, parts.reach],
         concurrency_limit=1,
-        **QUIET,
+        trigger_mode="multiple",  # after one that was stopped
+        **UNSEEN,
     )
     show_found_after(room, found)
+    parts.report.stop.click(partial(stop_exploring, room), states.desk, parts.reach, **UNQUEUED)

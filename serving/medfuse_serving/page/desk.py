@@ -11,6 +11,7 @@ from medfuse.data.dicom import Identity, list_frames
 from medfuse.data.note import decode_note
 from medfuse.data.prepare import check_identities, read_identities
 from medfuse.data.studies import read_file
+from medfuse.data.voice import decode_voice
 from medfuse.errors import InputError, LimitError
 from medfuse.types import Study
 from medfuse_serving import explanation_view
@@ -162,15 +163,22 @@ def take_images(
 
 
 def leave_out_unread(desk: Desk, settings: PrepareSettings, shelves: Shelves) -> Desk:
-    """Leave the images and the note that cannot be read out of a study that was opened."""
-    unread = {image.number for image in _find_refused(desk.study.images, settings)}
-    images = tuple(image for i, image in enumerate(desk.study.images, 1) if i not in unread)
-    desk = lay_images(desk, images, settings, shelves)
-    if desk.study.note is not None:
+    """Leave out of a study what cannot be read; the desk as it is where there is nothing such."""
+    study, limits = desk.study, settings.limits
+    unread = {image.number for image in _find_refused(study.images, settings)}
+    if unread:
+        images = tuple(image for i, image in enumerate(study.images, 1) if i not in unread)
+        desk = lay_images(desk, images, settings, shelves)
+    if study.note is not None:
         try:
-            decode_note(desk.study.note, settings.limits, settings.note.legacy_encoding)
+            decode_note(study.note, limits, settings.note.legacy_encoding)
         except InputError:
-            desk = replace(desk, study=replace(desk.study, note=None))
+            desk = replace(desk, study=replace(desk.study, note=None), note_text="")
+    if study.voice is not None:
+        try:
+            decode_voice(study.voice, limits)
+        except InputError:
+            desk = replace(desk, study=replace(desk.study, voice=None))
     return desk
 
 
@@ -283,17 +291,25 @@ def clear_answer(desk: Desk) -> Desk:
     return replace(desk, waits=False, answer=None, maps=None, coarse=None, views=())
 
 
-def write_down(recording: bytes, settings: PrepareSettings, shelves: Shelves) -> Dictated:
+def write_down(
+    recording: bytes, settings: PrepareSettings, shelves: Shelves
+) -> Iterator[float | Dictated]:
     """Write a dictation down, which takes a while.
+
+    Yields:
+        The share that is done, again and again, and in the end the dictation.
 
     Raises:
         InputError: The recording cannot be read, or nothing in it be understood.
         SettingsError: Dictation is not installed.
     """
-    from medfuse.dictation.transcribe import transcribe
+    from medfuse.dictation.transcribe import follow
 
-    said = transcribe(recording, settings.limits)
-    return shelve_dictation(recording, said, settings.limits, shelves)
+    for step in follow(recording, settings.limits):
+        if isinstance(step, float):
+            yield step
+        else:
+            yield shelve_dictation(recording, step, settings.limits, shelves)
 
 
 def take_dictation(desk: Desk, dictated: Dictated) -> Desk:

@@ -101,8 +101,9 @@ def refused_html(desk: Desk) -> str:
         advice.append(language.text(LEAVE_OUT))
     elif desk.frames is not None:
         advice.append(language.text("The other images were taken."))
-    unread = " mf-unread" if desk.problem else ""
-    return f'{said}<p class="mf-legend{unread}">{escape_text(" ".join(advice))}</p>'
+    kind = " mf-left-out" if desk.problem else ""
+    told = f'<p class="mf-legend{kind}">{escape_text(" ".join(advice))}</p>'
+    return f'<div class="mf-refusals">{said}{told}</div>'
 
 
 def show_prior_of(desk: Desk) -> str:
@@ -123,8 +124,7 @@ def show_note(desk: Desk, settings: PrepareSettings) -> str:
         if desk.dictated is not None:
             body += dictated_html(language, desk.dictated)
     except InputError as error:
-        body = rendering.problem_html(language, str(error))
-        body += f'<p class="mf-legend mf-unread">{escape_text(language.text(LEAVE_OUT))}</p>'
+        body = rendering.problem_html(language, str(error)) + _leave_out_html(language)
     return rendering.card_html(language.text("Note"), body)
 
 
@@ -138,8 +138,13 @@ def show_voice(desk: Desk, settings: PrepareSettings) -> str:
             else rendering.voice_html(language, desk.study.voice, settings.limits)
         )
     except InputError as error:
-        body = rendering.problem_html(language, str(error))
+        body = rendering.problem_html(language, str(error)) + _leave_out_html(language)
     return rendering.card_html(language.text("Recording"), body)
+
+
+def _leave_out_html(language: Language) -> str:
+    """Say how to go on without what cannot be read; page.css shows the button beside it."""
+    return f'<p class="mf-legend mf-left-out">{escape_text(language.text(LEAVE_OUT))}</p>'
 
 
 def show_answer(desk: Desk) -> str:

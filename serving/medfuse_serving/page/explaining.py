@@ -52,7 +52,12 @@ def explain(
     band: bool,
 ) -> Iterator[Shown]:
     """Explain the answer: how far it is, a coarse map, and in the end the explanation."""
-    number, ended, another = session.explain()
+    number, stopped, another = session.explaining.begin()
+    changed = session.since()
+
+    def ended() -> bool:
+        return changed() or stopped()
+
     try:
         desk = session.desk
         check_shown(desk, laid)
@@ -71,7 +76,7 @@ def explain(
                 shown = session.put(room.parts.states.desk, shown)
             yield shown
     finally:
-        session.ended = max(session.ended, number)
+        session.explaining.finish(number)
     if ended() and not another():  # what was sent meanwhile may lie over what took its place
         yield clear_explanation(room)
 
@@ -82,7 +87,9 @@ def show_step(room: Room, desk: Desk, step: float | Waiting | Glance | View) -> 
     if isinstance(step, Waiting):
         return {parts.controls.summary: explanation_view.waiting_html(language)}
     if isinstance(step, float):
-        return {parts.controls.summary: explanation_view.progress_html(language, step)}
+        started = language.text("The answer is being explained.")
+        said = language.text("Explaining: {percent} %", percent=int(100 * step))
+        return {parts.controls.summary: rendering.progress_html(step, said, started)}
     if isinstance(step, Glance):
         coarse = explanation_view.shelve_glance(
             language, step, room.explainer.scales, room.settings, room.shelves
@@ -109,7 +116,7 @@ def show_step(room: Room, desk: Desk, step: float | Waiting | Glance | View) -> 
 
 def stop(room: Room, session: Session) -> Shown:
     """End the explanation that is under way, and take away what is shown of it."""
-    session.stop()
+    session.explaining.stop()
     return clear_explanation(room)
 
 

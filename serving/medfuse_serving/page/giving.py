@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -46,6 +46,7 @@ from medfuse_serving.page.room import (
     naming,
     settle,
     take,
+    tell_dictation,
     tell_given,
     tell_note,
     write_nothing,
@@ -221,7 +222,7 @@ def open_note(room: Room, told: str, path: str, session: Session, laid: str) -> 
         return session.put(room.parts.states.desk, show_changed(room, desk, noted=True))
 
 
-def add_dictation(room: Room, told: str, path: str, session: Session, laid: str) -> Shown:
+def add_dictation(room: Room, told: str, path: str, session: Session, laid: str) -> Iterator[Shown]:
     """Write a dictation down as the note, unless another was given or typed since it was chosen.
 
     Args:
@@ -232,17 +233,46 @@ def add_dictation(room: Room, told: str, path: str, session: Session, laid: str)
         laid: Which study the browser shows.
     """
     check_given(session.desk, laid, path)
+    given = room.parts.given
     changed = session.since_note(int(told))
-    data = take_up(path, room.settings.limits.file_bytes)
-    dictated = write_down(data, room.settings, room.shelves)
-    with session.lock:
-        if changed():
-            raise InputError(
-                "the note was changed while the dictation was written down; give the dictation "
-                "again"
-            )
-        shown = show_changed(room, take_dictation(session.desk, dictated), noted=True)
-        return session.put(room.parts.states.desk, shown)
+    number, stopped, another = session.writing.begin()
+    try:
+        data = take_up(path, room.settings.limits.file_bytes)
+        yield {given.writing: show_writing(session.desk, 0.0), given.told: ""}
+        for step in write_down(data, room.settings, room.shelves):
+            if stopped():
+                break
+            with session.lock:
+                if changed():
+                    raise InputError(
+                        "the note was changed while the dictation was written down; give the "
+                        "dictation again"
+                    )
+                if isinstance(step, float):
+                    shown: Shown = {given.writing: show_writing(session.desk, step)}
+                else:
+                    desk = take_dictation(session.desk, step)
+                    shown = show_changed(room, desk, noted=True) | {given.writing: ""}
+                    shown = session.put(room.parts.states.desk, shown)
+            yield shown
+    finally:
+        session.writing.finish(number)
+    if not another():
+        yield {given.writing: ""}
+
+
+def show_writing(desk: Desk, share: float) -> str:
+    """Show how far a dictation is written down."""
+    language = desk.language
+    started = language.text("The dictation is being written down.")
+    said = language.text("Writing down: {percent} %", percent=int(100 * share))
+    return rendering.progress_html(share, said, started)
+
+
+def stop_writing(room: Room, session: Session) -> Shown:
+    """End the dictation that is being written down; the note stays as it is."""
+    session.writing.stop()
+    return {room.parts.given.writing: ""}
 
 
 def add_voice(room: Room, path: str | None, desk: Desk, text: str, laid: str) -> Shown:
@@ -300,11 +330,15 @@ def connect_giving(room: Room) -> None:
             [*study, parts.evidence.prior],
         ),
     ]
-    for file, take_note in ((given.note_file, open_note), (given.dictation, add_dictation)):
+    takes = (
+        (given.note_file, tell_given(room, partial(open_note, room))),
+        (given.dictation, tell_dictation(room, partial(add_dictation, room))),
+    )
+    for file, take_note in takes:
         noted = file.upload(
-            tell_given(room, partial(take_note, room)),
+            take_note,
             [given.changed, file, desk, given.laid],
-            study,
+            [*study, given.writing],
             js=f"(...values) => values.with(0, medfuseNote.chosen({json.dumps(file.elem_id)}))",
             concurrency_limit=1,
             trigger_mode="multiple",
@@ -319,6 +353,7 @@ def connect_giving(room: Room) -> None:
         events.append(added)
     for event in events:
         settle(room, event)
+    given.stop.click(partial(stop_writing, room), desk, given.writing, **UNQUEUED)
     # It changes no study: an answer and its explanation stay.
     _taking(given.prior_images, given.prior_images.upload)(
         tell_in(parts.evidence.prior, refuse_prior)(changing(room, add_prior)),

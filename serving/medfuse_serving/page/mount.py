@@ -144,7 +144,7 @@ def _forget_soon(page: "gradio.Blocks", desk: "gradio.State") -> "Callable[[grad
     def forget(request: gr.Request) -> None:
         session = request.session_hash or ""
         if session in page.state_holder:
-            page.state_holder[session][desk._id].count += 1
+            page.state_holder[session][desk._id].end()
         closed = datetime.now()  # as Gradio counts, for which what was just done is a use
 
         def let_go() -> None:

@@ -59,7 +59,8 @@ class Given:
     `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
     the note comes as it was read, for the browser to show it if it is still that note; and
     ``remove_image`` and ``remove_prior_image``, which the viewers press. ``told`` is where it is
-    said why something could not be given, opened or taken away.
+    said why something could not be given, opened or taken away; ``writing`` where it is said how
+    far a dictation is written down, and ``stop`` ends that.
     """
 
     told: "gradio.HTML"
@@ -75,6 +76,8 @@ class Given:
     noted: "gradio.Textbox"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
+    writing: "gradio.HTML"
+    stop: "gradio.Button"
     voice: "gradio.File"
     microphone: "gradio.Audio"
     clear_voice: "gradio.Button"
@@ -95,6 +98,7 @@ class Report:
     write: "gradio.Button"
     place: "gradio.HTML"
     explore: "gradio.Button"
+    stop: "gradio.Button"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +264,9 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
             size="sm", file_count="single", visible=can_write, elem_id="dictation"
         )
         labels.put(dictation, message("Write down a dictation"))
+    writing = gr.HTML("", elem_id="writing")
+    stop = gr.Button(size="sm", elem_id="stop-writing")
+    labels.put(stop, message("Stop writing down"))
     voice = gr.File(file_count="single", height=104, type="filepath")
     labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
     microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
@@ -285,6 +292,8 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         noted,
         note_file,
         dictation,
+        writing,
+        stop,
         voice,
         microphone,
         clear_voice,
@@ -304,7 +313,9 @@ def _lay_report(labels: Labels, *, explore: bool) -> Report:
         place = gr.HTML("", elem_id="report-place")
         asked = gr.Button(scale=0, min_width=400, elem_id="reach-ask", visible=explore)
         labels.put(asked, message("Show what a missing part might change"))
-    return Report(write, place, asked)
+        stop = gr.Button(scale=0, min_width=120, elem_id="stop-exploring")
+        labels.put(stop, message("Stop looking for it"))
+    return Report(write, place, asked, stop)
 
 
 def _lay_evidence(labels: Labels, settings: PrepareSettings) -> tuple[Evidence, Maps]:

@@ -81,10 +81,13 @@ def remove_voice(room: Room, desk: Desk, text: str, laid: str) -> Shown:
 
 
 def remove_unread(room: Room, desk: Desk, text: str, laid: str) -> Shown:
-    """Take the images and the note that cannot be read out of a study that was opened."""
+    """Take out of a study what cannot be read."""
     check_shown(desk, laid)
-    desk = leave_out_unread(edit_note(desk, text, laid), room.settings, room.shelves)
-    return show_changed(room, desk) | {room.parts.evidence.prior: show_prior_of(desk)}
+    given = edit_note(desk, text, laid)
+    left = leave_out_unread(given, room.settings, room.shelves)
+    if left is given:
+        return {room.parts.states.desk: desk}
+    return show_changed(room, left) | {room.parts.evidence.prior: show_prior_of(left)}
 
 
 def clear_all(room: Room, desk: Desk) -> Shown:

@@ -1,7 +1,7 @@
 """What the page's handlers work in; and how a handler is made into what Gradio calls."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import reader_of
 from medfuse_serving.reading import Question, list_questions
 from medfuse_serving.shelves import Shelves
-from medfuse_serving.telling import Shown, tell_in
+from medfuse_serving.telling import Shown, tell_in, tell_steps_in
 
 if TYPE_CHECKING:
     import gradio
@@ -100,14 +100,21 @@ def tell_answer(room: Room, handle: Handler) -> Handler:
     return tell_in(room.parts.answer, refuse_answer)(handle)
 
 
+def refuse_given(problem: str, given: tuple[object, ...]) -> str:
+    """Say why something was not given, opened or taken away."""
+    language = find_language_of(given)
+    return rendering.problem_html(language, problem, language.text("Not done:"))
+
+
 def tell_given(room: Room, handle: Handler) -> Handler:
-    """Show why something could not be given, opened or taken away, beside what was said before."""
-
-    def refuse_given(problem: str, given: tuple[object, ...]) -> str:
-        language = find_language_of(given)
-        return rendering.problem_html(language, problem, language.text("Not done:"))
-
+    """Show why something was not given, opened or taken away, beside what was said before."""
     return tell_in(room.parts.given.told, refuse_given)(handle)
+
+
+def tell_dictation(room: Room, handle: Callable[..., Iterator[Shown]]) -> Callable[..., object]:
+    """Show there why a dictation was not taken, and no more how far it is."""
+    given = room.parts.given
+    return tell_steps_in(given.told, refuse_given, [given.writing])(handle)
 
 
 def list_said(parts: Parts) -> "list[gradio.HTML]":

@@ -1,10 +1,54 @@
 """A user's desk in, by one handler at a time; the newest out, and what came too late for it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import RLock
 
 from medfuse_serving.page.desk import Desk
 from medfuse_serving.telling import Shown
+
+
+@dataclass(slots=True)
+class Work:
+    """What of one kind takes long; the next that is begun ends the one before.
+
+    Attributes:
+        begun: How many were.
+        over: How many had been when the newest that is over was.
+        stopped: How many had been when one was last stopped by hand.
+    """
+
+    begun: int = 0
+    over: int = 0
+    stopped: int = 0
+
+    def begin(self) -> tuple[int, Callable[[], bool], Callable[[], bool]]:
+        """Begin one.
+
+        Returns:
+            Its number; what tells whether it has to end, and whether another began: that may be
+            shown by then, so that nothing may be taken away any more.
+        """
+        self.begun += 1
+        number = self.begun
+
+        def another() -> bool:
+            return self.begun != number
+
+        return number, lambda: another() or self.stopped >= number, another
+
+    def finish(self, number: int) -> None:
+        """Take down that one is over."""
+        self.over = max(self.over, number)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether one is under way."""
+        return self.over < self.begun
+
+    def stop(self) -> None:
+        """End the one that is under way."""
+        self.stopped = self.begun
 
 
 class Session:
@@ -26,9 +70,9 @@ class Session:
         heard: How often the browser had told of a change of the note when an answer was last asked
             for.
         typed: How often it has told of one, as far as is known.
-        explained: How many explanations were begun; the next ends the one before.
-        ended: How many of them had been begun when the newest that is over was.
-        stopped: How many had been when one was last stopped by hand.
+        explaining: The explanations.
+        writing: The dictations.
+        exploring: What the missing parts might change.
         lock: Of the desk.
     """
 
@@ -37,7 +81,7 @@ class Session:
         self.count = count
         self.heard = heard
         self.typed = heard
-        self.explained = self.ended = self.stopped = 0
+        self.explaining, self.writing, self.exploring = Work(), Work(), Work()
         self.lock = RLock()
 
     def __deepcopy__(self, _: object) -> "Session":
@@ -81,26 +125,8 @@ class Session:
         """Take down how often the browser has told of a change of the note."""
         self.typed = max(self.typed, told)
 
-    def explain(self) -> tuple[int, Callable[[], bool], Callable[[], bool]]:
-        """Begin an explanation.
-
-        Returns:
-            Its number; what tells whether it has to end, and whether another began: that may be
-            shown by then, so that nothing may be taken away any more.
-        """
-        self.explained += 1
-        number, changed = self.explained, self.since()
-
-        def another() -> bool:
-            return self.explained != number
-
-        return number, lambda: changed() or another() or self.stopped >= number, another
-
-    @property
-    def explains(self) -> bool:
-        """Whether an explanation is under way."""
-        return self.ended < self.explained
-
-    def stop(self) -> None:
-        """End the explanation that is under way."""
-        self.stopped = self.explained
+    def end(self) -> None:
+        """End all that is under way, as nobody will see it."""
+        self.count += 1
+        for work in (self.explaining, self.writing, self.exploring):
+            work.stop()

@@ -44,7 +44,7 @@ def turn(
             return {room.parts.states.desk: session}
         desk = turn_to(edit_note(session.desk, text, laid), language, room.settings, room.shelves)
         shown = show_turned(room, desk, step, reaches)
-        if desk.maps is not None or not session.explains:
+        if desk.maps is not None or not session.explaining.goes_on:
             shown |= show_explanation(room, desk)
         return session.put(room.parts.states.desk, shown)
 

@@ -12,6 +12,8 @@ let begun = null; // the button that was pressed last
 let last = null; // what had the focus last
 let lastPlace = null; // and in which place of `NEXT`
 let explaining = false;
+let refused = ""; // why, of what was not taken last
+let study = ""; // what it is called
 
 function make(name, values = {}, ...children) {
   const element = document.createElement(name);
@@ -48,6 +50,22 @@ function look() {
   told.clear();
   for (const [place, words] of found) told.set(place, words);
   lookForStop();
+  lookForRefusal();
+  lookForAnother();
+}
+
+/** Bring up why something was not taken: it is said where it was given, which may be out of sight. */
+function lookForRefusal() {
+  const now = document.querySelector("#given-told .mf-problem")?.textContent ?? "";
+  if (now && now !== refused) document.getElementById("given-told").scrollIntoView({ block: "nearest" });
+  refused = now;
+}
+
+/** Take away what was said of one study's files once another is there. */
+function lookForAnother() {
+  const now = document.querySelector("#which .mf-open b")?.textContent ?? "";
+  if (study && now !== study) errors.replaceChildren();
+  study = now;
 }
 
 /** Say that an explanation has ended without one. */
