@@ -25,6 +25,7 @@ from medfuse_serving.page.explaining import explain
 from medfuse_serving.page.giving import (
     add_dictation,
     add_images,
+    add_prior,
     add_voice,
     open_note,
     retype,
@@ -143,11 +144,12 @@ def test_no_part_is_given_to_another_study(predictor: Predictor, tmp_path: Path)
         lambda k, v: open_note(room, "0", str(path), Session(k), v),
         lambda k, v: list(add_dictation(room, "0", str(path), Session(k), v)),
         lambda k, v: add_voice(room, str(path), k, text, v),
+        lambda k, v: add_prior(room, [str(path)], k, v),
     )
     # A study put together by hand has no form; one that was forgotten is not begun anew by its
     # next part.
     for kept, laid, told in (
-        (own, "another..", NOT_YET),
+        (own, "another..", "chosen for another study"),
         (Desk(), own.laid, FORGOTTEN),
         (Desk(), "..so", FORGOTTEN),
     ):
@@ -234,7 +236,7 @@ def test_what_takes_long_is_put_on_the_newest_desk_unless_the_study_changed(
     assert session.desk.problem == "answered"
     assert session.desk.language == chinese
     session = Session(desk)
-    assert answer(session, lambda: retype(session, "1")) == {place: session}
+    assert answer(session, lambda: retype(session, "1")) == {place: gradio.skip()}
     assert session.desk.problem == ""
     session = Session(desk)
     voice = changing(room, remove_voice)
@@ -255,7 +257,7 @@ def test_what_takes_long_is_put_on_the_newest_desk_unless_the_study_changed(
         retype(session, "2")
         raise InputError("no")
 
-    assert answering(room, fail)(session) == {place: session}
+    assert answering(room, fail)(session) == {place: gradio.skip()}
 
 
 def test_a_change_is_late_if_an_answer_was_asked_for_after_it() -> None:
@@ -287,8 +289,19 @@ def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Pred
     room, desk = lay_room(predictor)
     desk = replace(desk, form="own", noted="this", shown="now")
     parts = room.parts
-    assert catch_up(room, desk.laid, desk) == {parts.evidence.prior: ""}
-    assert catch_up(room, "own.this.before", Desk()) == {parts.evidence.prior: ""}
-    shown = catch_up(room, "own.this.before", desk)
-    assert shown[parts.given.laid] == desk.laid
-    assert desk_of(room, shown) == desk
+
+    def catch(desk: Desk, laid: str) -> dict[object, object]:
+        session = Session(desk)
+        shown = catch_up(room, laid, session, None, REACHES)
+        assert shown[parts.states.desk] is session
+        assert session.desk == desk
+        return shown
+
+    assert parts.answer not in catch(desk, desk.laid)
+    assert parts.evidence.image not in catch(Desk(), "own.this.before")
+    older = "own.this.before"
+    for laid in (older, desk.laid.replace("en", "zh"), desk.mark + ".1.en"):
+        shown = catch(desk, laid)
+        assert shown[parts.given.laid] == desk.laid
+        assert parts.evidence.image in shown
+        assert (parts.header in shown) == (laid != older)

@@ -422,6 +422,12 @@ def test_a_part_that_is_refused_takes_nothing_away(
     expect(told).to_contain_text("no speech to write down")
     give(page, IMAGES, IMAGE)
     expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    turn_to(page, "简体中文")
+    expect(told).to_contain_text("未执行")
+    turn_to(page, "English")
+    expect(told).to_contain_text("no speech to write down")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
     expect(told).to_be_hidden()
 
 

@@ -1,12 +1,13 @@
 """The folder of the page's uploads: what stays behind in it goes."""
 
+import json
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from medfuse_serving.uploads import keep_uploads, move_apart, sweep_uploads
+from medfuse_serving.uploads import Sent, keep_uploads, mark_sent, move_apart, sweep_uploads
 
 
 def test_what_has_stayed_is_swept_and_what_is_new_is_not(tmp_path: Path) -> None:
@@ -28,9 +29,17 @@ def test_what_has_stayed_is_swept_and_what_is_new_is_not(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_broken_off_goes_before_what_waits_for_its_turn(tmp_path: Path) -> None:
+def test_what_is_broken_off_or_left_goes_before_what_waits_for_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     (tmp_path / "digest").mkdir()
-    (tmp_path / "digest" / "Doe.wav").write_bytes(b"a dictation in the queue")
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "Doe.wav").write_bytes(b"its page was closed before it was sent")
+    waits = tmp_path / "digest" / "Doe.wav"
+    waits.write_bytes(b"a dictation in the queue")
+    asked = json.dumps({"data": ["0", {"path": str(waits)}, {"path": "/etc/passwd"}]})
+    assert mark_sent(asked.encode()) == [waits]
     (tmp_path / "tmp1").write_bytes(b"broken off")
     sweep_uploads(tmp_path, time.time() - 600, time.time() - 40)
     assert (tmp_path / "tmp1").exists()  # its next byte may come
@@ -80,3 +89,17 @@ def test_who_gives_the_same_file_has_it_alone_under_a_name_that_says_nothing(
         path.unlink()
     assert move_apart([str(first)]) == [str(first)]  # it is gone
     assert {path.name for path in tmp_path.iterdir()} >= {"one", "two"}
+
+
+def test_what_a_session_sent_and_nobody_took_up_goes_with_it(tmp_path: Path) -> None:
+    sent, own, other = Sent(), tmp_path / "own", tmp_path / "other"
+    taken = tmp_path / "taken"
+    for path in (own, other, taken):
+        path.touch()
+    sent.add("one", [taken])
+    sent.add("one", [own])
+    sent.add("two", [other])
+    taken.unlink()
+    sent.forget("one")
+    sent.forget("none")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

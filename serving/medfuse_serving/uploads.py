@@ -12,21 +12,26 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FORGET_S = 600.0
-"""After this everything in the folder is deleted, taken up or not: it may wait for its turn."""
+"""After this an upload that is sent to a handler is deleted, taken up or not: it may wait for its
+turn."""
 
 BROKEN_S = 40.0
-"""After so long without another byte an upload that has not arrived is taken for broken off."""
+"""After so long without another byte an upload that has not arrived is taken for broken off, and
+one that was sent to no handler for left."""
 
 SWEEP_S = 10.0
 """How often either is looked for."""
@@ -61,53 +66,123 @@ def sweep_uploads(folder: Path, before_s: float, broken_before_s: float) -> None
 
     Args:
         folder: Of all uploads.
-        before_s: For those that have arrived, each in a folder of its own.
-        broken_before_s: For those that arrive, which lie in the folder itself.
+        before_s: For those that were sent to a handler (`mark_sent`).
+        broken_before_s: For all others.
     """
     for place, folders, files in os.walk(folder, topdown=False):
-        arrived = Path(place) != folder
         for name in files:
             with suppress(OSError):  # it was taken up meanwhile
                 path = Path(place, name)
-                if path.lstat().st_ctime < (before_s if arrived else broken_before_s):
+                found = path.lstat()
+                if found.st_ctime < (before_s if found.st_mode & SENT else broken_before_s):
                     path.unlink()
         for name in folders:
             with suppress(OSError):  # it is not empty
                 path = Path(place, name)
-                if path.lstat().st_ctime < before_s:
+                if path.lstat().st_ctime < broken_before_s:
                     path.rmdir()
 
 
-class OwnUploads:
-    """Moves each upload apart before the browser is told its path."""
+SENT = stat.S_IXUSR
+"""A mark on files that were sent to a handler; nothing runs them."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+
+def mark_sent(body: bytes) -> list[Path]:
+    """Mark the uploads that an event sends to a handler.
+
+    Args:
+        body: Of the request that puts it into the queue.
+
+    Returns:
+        Where they are.
+    """
+    folder = os.environ.get("GRADIO_TEMP_DIR", "")
+    found = []
+    for name in re.findall(rb'"path":\s*"([^"\\]+)"', body):
+        path = Path(os.fsdecode(name))
+        if folder and path.parent.parent == Path(folder):
+            with suppress(OSError):  # it is gone
+                path.chmod(path.lstat().st_mode | SENT)
+                found.append(path)
+    return found
+
+
+class Sent:
+    """The uploads that each session has sent to handlers, until the session is over."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, list[Path]] = {}
+
+    def add(self, session: str, paths: list[Path]) -> None:
+        """Take down what one has sent."""
+        own = [path for path in self._paths.get(session, []) if path.exists()]
+        self._paths[session] = own + paths
+
+    def forget(self, session: str) -> None:
+        """Delete what of it was not taken up."""
+        for path in self._paths.pop(session, []):
+            path.unlink(missing_ok=True)
+
+
+class OwnUploads:
+    """Moves each upload apart before the browser is told its path, and marks those that are sent.
+
+    Args:
+        app: Passed on to.
+        sent: What was.
+    """
+
+    def __init__(self, app: ASGIApp, sent: Sent) -> None:
+        self.app, self.sent = app, sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; of an upload that has arrived, write its own path into the answer."""
-        if scope["type"] != "http" or not scope["path"].endswith("/gradio_api/upload"):
+        """Pass a request on."""
+        if scope["type"] == "http" and scope["path"].endswith("/gradio_api/upload"):
+            await self.app(scope, receive, _move_in(send))
+        elif scope["type"] == "http" and scope["path"].endswith("/gradio_api/queue/join"):
+            body = await Request(scope, receive).body()
+            if paths := mark_sent(body):
+                self.sent.add(json.loads(body)["session_hash"], paths)
+            await self.app(scope, replay(body, receive), send)
+        else:
             await self.app(scope, receive, send)
+
+
+def _move_in(send: Send) -> Send:
+    """Write into the answer to an upload that has arrived where it is moved to."""
+    start: Message = {}
+    body = bytearray()
+
+    async def send_on(message: Message) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start":
+            start = message
             return
-        start: Message = {}
-        body = bytearray()
+        body.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        told = bytes(body)
+        if start["status"] == HTTPStatus.OK:
+            told = json.dumps(move_apart(json.loads(told))).encode()
+            MutableHeaders(raw=start["headers"])["content-length"] = str(len(told))
+        await send(start)
+        await send({"type": "http.response.body", "body": told})
 
-        async def send_on(message: Message) -> None:
-            nonlocal start
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body.extend(message.get("body", b""))
-            if message.get("more_body"):
-                return
-            told = bytes(body)
-            if start["status"] == 200:
-                told = json.dumps(move_apart(json.loads(told))).encode()
-                MutableHeaders(raw=start["headers"])["content-length"] = str(len(told))
-            await send(start)
-            await send({"type": "http.response.body", "body": told})
+    return send_on
 
-        await self.app(scope, receive, send_on)
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read once more, and then what comes after it."""
+    told = False
+
+    async def receive_on() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_on
 
 
 def move_apart(paths: list[str]) -> list[str]:

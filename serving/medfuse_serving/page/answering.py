@@ -15,6 +15,7 @@ from medfuse_serving.page.desk import (
     check_shown,
     clear_answer,
     edit_note,
+    is_shown,
     refuse_unshown,
 )
 from medfuse_serving.page.desk_view import show_answer, show_reaches, show_which
@@ -60,14 +61,19 @@ def keep(room: Room, step: ReadingStep) -> ReadingStep:
 
 
 def show_decision(room: Room, desk: Desk, step: ReadingStep | None) -> str:
-    """Say what was decided on the answer."""
+    """Say what was decided on the answer; nothing of what was on another."""
     stored = room.practice.store is not None
-    return reading_panel.decision_html(desk.language, step, stored=stored)
+    return reading_panel.decision_html(desk.language, _of_answer(desk, step), stored=stored)
 
 
 def show_impression(room: Room, desk: Desk, step: ReadingStep | None) -> str:
     """Show the impression that was kept before the answer."""
-    return reading_panel.impression_html(desk.language, room.questions, step)
+    own = _of_answer(desk, step)
+    return reading_panel.impression_html(desk.language, room.questions, own)
+
+
+def _of_answer(desk: Desk, step: ReadingStep | None) -> ReadingStep | None:
+    return step if step is not None and step.reading == desk.reading else None
 
 
 def answer_study(
@@ -96,11 +102,14 @@ def answer_study(
 
     def finish(desk: Desk) -> Shown:
         done = keep(room, reading.show_answer(step, study, answered, reader, ()))
-        desk = replace(clear_answer(edit_note(desk, *typed)), answer=answered)
+        desk = clear_answer(edit_note(desk, *typed))
+        desk = replace(desk, answer=answered, reading=done.reading, told="")
         shown: Shown = {
             parts.states.desk: desk,
             parts.states.read: done,
             parts.which: show_which(desk, room.examples),
+            parts.given.told: "",
+            parts.given.laid: desk.laid,
             parts.given.noted: tell_note(room, desk),
             parts.answer: show_answer(desk),
             parts.impression.place: "",
@@ -133,7 +142,7 @@ def predict(
 
     Where the page shows it otherwise than it is, it is shown anew instead.
     """
-    if laid != desk.laid:
+    if not is_shown(desk, laid):
         if not desk.shown:
             refuse_unshown(desk)
         return partial(show_again, room)
@@ -150,6 +159,7 @@ def ask_impression(room: Room, typed: tuple[str, str], desk: Desk) -> Shown:
     parts = room.parts
     shown: Shown = {
         parts.states.desk: desk,
+        parts.given.laid: desk.laid,
         parts.given.noted: tell_note(room, desk),
         parts.answer: show_answer(desk),
         parts.impression.place: "",
@@ -201,7 +211,7 @@ def decide(
     check_shown(desk, laid)
     if edit_note(desk, text, laid) is not desk:
         return {room.parts.states.read: gr.skip()}
-    if desk.answer is None or step is None:
+    if desk.answer is None or step is None or step.reading != desk.reading:
         raise InputError(reading.NO_ANSWER)
     seen = [view.record for view in desk.views]
     decided = reading.decide(step, desk.answer, seen, decision, wording, reason, reader)

@@ -1,5 +1,6 @@
 """What one user has laid out in; the same with a part given, changed or taken away out."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -25,6 +26,9 @@ from medfuse_serving.shelves import Shelf, Shelves
 from medfuse_serving.viewer import Frames, shelve_frames
 from medfuse_serving.worklist.records import StudyRow
 
+LATELY_S = 10.0
+"""For so long at least it is said which image cannot be used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -34,11 +38,13 @@ class Refused:
         number: Among those that were given with it, from 1; its file's name is kept nowhere.
         count: How many those are.
         reason: An error's message, in English.
+        at_s: When it was given, by the clock that only goes on.
     """
 
     number: int
     count: int
     reason: str
+    at_s: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Desk:
         since: When the study was opened; None where it was put together here.
         form: Another for each study, so that no impression and no part is the next one's.
         noted: Another for each note that comes to the page, so that what is typed is no other's.
-        shown: Another whenever anything of the study comes to the page.
+        shown: Another, and higher, whenever anything of the study comes to the page.
         waits: Whether the answer was asked for, and waits for the reader's impression.
         answer: What the model answers; None before it is asked, and once the study has changed.
         maps: What spoke for and against in the image, once that was asked.
@@ -71,6 +77,9 @@ class Desk:
         dictated: What the note was written down from, with its sound; None once it was changed by
             hand.
         prior: The earlier study beside it, which no answer is of.
+        beside: Another, and higher, whenever that one changes.
+        reading: Of the answer, that none of what was decided on another stands beside it.
+        told: Why something was not given, opened or taken away, in English.
     """
 
     language: Language = ENGLISH
@@ -94,11 +103,38 @@ class Desk:
     views: tuple[View, ...] = ()
     dictated: Dictated | None = None
     prior: Prior = field(default_factory=Prior)
+    beside: str = ""
+    reading: str = ""
+    told: str = ""
+
+    @property
+    def mark(self) -> str:
+        """Which study it is, as it is."""
+        return ".".join((self.form, self.noted, self.shown))
 
     @property
     def laid(self) -> str:
-        """What the browser keeps of it, to say of which study, as it is, something is asked."""
-        return ".".join((self.form, self.noted, self.shown))
+        """What the browser keeps of it, to say of which study, as it is, something is asked.
+
+        It also has what else comes to the page: of two that it was sent, the browser tells which is
+        older, and whether it is in the language that the page has been turned to.
+        """
+        return ".".join((self.mark, self.beside, self.language.code))
+
+
+def number_next() -> str:
+    """Give a number that is higher than all before."""
+    return str(time.monotonic_ns() // 1000)  # a browser's numbers have 53 bits
+
+
+def is_shown(desk: Desk, laid: str) -> bool:
+    """Tell whether the browser shows the study that the server has, as it is."""
+    return ".".join(laid.split(".")[:3]) == desk.mark
+
+
+def put_beside(desk: Desk, prior: Prior) -> Desk:
+    """Put an earlier study beside the one on a desk."""
+    return replace(desk, prior=prior, beside=number_next())
 
 
 def lay_out(language: Language, study: Study, settings: PrepareSettings, shelves: Shelves) -> Desk:
@@ -159,7 +195,9 @@ def take_images(
         if desk.problem:
             return laid
         raise InputError(laid.problem)
-    return replace(laid, refused=tuple(refused))
+    # What was refused a moment ago may not have been seen.
+    lately = [r for r in desk.refused if time.monotonic() - r.at_s < LATELY_S]
+    return replace(laid, refused=(*lately, *refused))
 
 
 def leave_out_unread(desk: Desk, settings: PrepareSettings, shelves: Shelves) -> Desk:
@@ -224,7 +262,8 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
     """
     if laid.split(".")[:2] != [desk.form, desk.noted] or _lines(text) == _lines(desk.note_text):
         return desk
-    note = text.encode("utf-8") if text.strip() else None
+    # Half a character of two, which a browser may send, is no text.
+    note = text.encode("utf-8", "replace") if text.strip() else None
     study = replace(desk.study, note=note)
     desk = replace(desk, study=study, note_text=text, dictated=None, opened=None, changed=True)
     return clear_answer(desk)
@@ -262,7 +301,7 @@ def check_shown(desk: Desk, laid: str) -> None:
         InputError: It shows another: one that the server has forgotten, or has put another in the
             place of, or a part, which may be on its way.
     """
-    if laid != desk.laid:
+    if not is_shown(desk, laid):
         refuse_unshown(desk)
 
 
@@ -279,16 +318,24 @@ def check_given(desk: Desk, laid: str, *paths: str) -> None:
     Raises:
         InputError: It is given to another, or to one that the server has forgotten.
     """
-    form, *_, shown = laid.split(".")
-    if form != desk.form or (shown and not desk.shown):
-        for path in paths:
-            Path(path).unlink(missing_ok=True)
+    form, _, shown, *_ = laid.split(".")
+    if form == desk.form and (desk.shown or not shown):
+        return
+    for path in paths:
+        Path(path).unlink(missing_ok=True)
+    if not desk.shown:
         refuse_unshown(desk)
+    raise InputError(
+        message(
+            "it was chosen for another study than the one that is open now; if it is of this one, "
+            "give it again"
+        )
+    )
 
 
 def clear_answer(desk: Desk) -> Desk:
     """Take an answer and its explanation off a desk."""
-    return replace(desk, waits=False, answer=None, maps=None, coarse=None, views=())
+    return replace(desk, waits=False, answer=None, reading="", maps=None, coarse=None, views=())
 
 
 def write_down(
@@ -326,7 +373,8 @@ def turn_to(desk: Desk, language: Language, settings: PrepareSettings, shelves: 
     if maps is not None:
         maps = explanation_view.shelve_maps(language, desk.views[-1], shelves)
     prior = turn_prior(desk.prior, language, settings, shelves)
-    return replace(desk, language=language, frames=frames, maps=maps, prior=prior)
+    desk = replace(desk, language=language, frames=frames, maps=maps)
+    return put_beside(desk, prior)
 
 
 def take_up(path: str, most_bytes: int) -> bytes:

@@ -106,6 +106,14 @@ def refused_html(desk: Desk) -> str:
     return f'<div class="mf-refusals">{said}{told}</div>'
 
 
+def show_told(desk: Desk) -> str:
+    """Say why something was not given, opened or taken away; nothing where all was."""
+    language = desk.language
+    if not desk.told:
+        return ""
+    return rendering.problem_html(language, desk.told, language.text("Not done:"))
+
+
 def show_prior_of(desk: Desk) -> str:
     """Show the earlier study beside the one on a desk; nothing where none is given."""
     present = frozenset() if desk.frames is None else desk.frames.identities

@@ -104,6 +104,7 @@ def show_step(room: Room, desk: Desk, step: float | Waiting | Glance | View) -> 
     # A report that was made before lacks it.
     shown: Shown = {
         parts.states.desk: desk,
+        parts.given.laid: desk.laid,
         parts.states.report: None,
         parts.report.place: "",
     }
@@ -133,7 +134,7 @@ def connect_explaining(room: Room) -> None:
     ended = controls.ask.click(
         tell_steps(partial(explain, room)),
         [*parts.given.typed, states.desk, *controls.choices],
-        [states.desk, states.report, *list_said(parts)],
+        [states.desk, states.report, parts.given.laid, *list_said(parts)],
         concurrency_limit=2,
         trigger_mode="multiple",  # or one that has not ended yet would take no notice of the next
         api_visibility="private",

@@ -19,7 +19,10 @@ from medfuse_serving.page.desk import (
     check_size,
     clear_answer,
     edit_note,
+    is_shown,
     lay_out,
+    number_next,
+    put_beside,
     take_dictation,
     take_images,
     take_up,
@@ -30,6 +33,7 @@ from medfuse_serving.page.desk_view import (
     show_image,
     show_note,
     show_prior_of,
+    show_told,
     show_voice,
     show_which,
 )
@@ -70,7 +74,7 @@ def show_questions(room: Room, desk: Desk) -> str:
 def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     """Show another study; nothing that was said or written of the one before stays beside it."""
     parts = room.parts
-    desk = replace(desk, opened=opened, form=secrets.token_hex(8))
+    desk = replace(desk, opened=opened, form=secrets.token_hex(8), beside=number_next())
     written: Shown = dict.fromkeys((parts.impression.text, *parts.verdict.given), "")
     written[parts.impression.questions] = show_questions(room, desk)
     written[parts.evidence.prior] = show_prior_of(desk)
@@ -90,10 +94,10 @@ def show_changed(room: Room, desk: Desk, *, noted: bool = False) -> Shown:
 
 
 def _show_anew(room: Room, desk: Desk, *, noted: bool) -> Shown:
-    desk = replace(clear_answer(desk), shown=secrets.token_hex(8))
+    desk = replace(clear_answer(desk), shown=number_next())
     if noted:
         desk = replace(desk, noted=secrets.token_hex(8))
-    return _show(room, desk, noted=noted) | {room.parts.given.told: ""}
+    return _show(room, desk, noted=noted)
 
 
 def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
@@ -102,6 +106,7 @@ def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
     shown: Shown = {
         parts.states.desk: desk,
         parts.which: show_which(desk, room.examples),
+        parts.given.told: show_told(desk),
         parts.given.laid: desk.laid,
         evidence.image: show_image(desk),
         evidence.voice: show_voice(desk, room.settings),
@@ -138,8 +143,9 @@ def show_again(room: Room, desk: Desk) -> Shown:
         "the page did not show the study as it is on the server, and does now; look at it, and "
         "press Predict again"
     )
-    said = rendering.problem_html(desk.language, problem, desk.language.text("Not done:"))
-    card = rendering.card_html(desk.language.text("Answer"), said)
+    language = desk.language
+    said = rendering.problem_html(language, problem, language.text("Not done:"))
+    card = rendering.card_html(language.text("Answer"), said)
     return show_same(room, desk) | {room.parts.answer: card}
 
 
@@ -154,7 +160,7 @@ def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str
     Gradio tells of one choice twice, and of none whenever the list is left without one.
     """
     parts = room.parts
-    if index is not None and index == desk.opened and laid != desk.laid:  # it is on its way
+    if index is not None and index == desk.opened and not is_shown(desk, laid):  # it is on its way
         return show_same(room, desk)
     if index is None or index == edit_note(desk, text, laid).opened:
         return {parts.states.desk: desk}
@@ -169,7 +175,7 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, rea
     assert store is not None
     _, study = store.get(study_id)
     if desk.row is not None and desk.row.id == study_id and desk.study == study:
-        if laid != desk.laid:  # it is on its way, or was lost there
+        if not is_shown(desk, laid):  # it is on its way, or was lost there
             return show_same(room, desk) | {room.parts.given.example: None}
         if edit_note(desk, text, laid) is desk:  # the note may be left by this very click
             return {room.parts.states.desk: desk}
@@ -191,13 +197,24 @@ def add_images(room: Room, paths: list[str], desk: Desk, text: str, laid: str) -
     return show_changed(room, desk) | {parts.evidence.prior: show_prior_of(desk)}
 
 
-def add_prior(room: Room, paths: list[str], desk: Desk) -> Shown:
+def add_prior(room: Room, paths: list[str], desk: Desk, laid: str) -> Shown:
     """Add images to the earlier study."""
+    check_given(desk, laid, *paths)
     added = tuple(take_up(path, room.settings.limits.file_bytes) for path in paths)
     images = desk.prior.images + added
     check_size(images)
-    desk = replace(desk, prior=lay_prior(desk.language, images, room.settings, room.shelves))
-    return {room.parts.states.desk: desk, room.parts.evidence.prior: show_prior_of(desk)}
+    desk = put_beside(desk, lay_prior(desk.language, images, room.settings, room.shelves))
+    return show_beside(room, desk)
+
+
+def show_beside(room: Room, desk: Desk) -> Shown:
+    """Show the earlier study beside the one on a desk."""
+    parts = room.parts
+    return {
+        parts.states.desk: desk,
+        parts.given.laid: desk.laid,
+        parts.evidence.prior: show_prior_of(desk),
+    }
 
 
 def open_note(room: Room, told: str, path: str, session: Session, laid: str) -> Shown:
@@ -238,7 +255,7 @@ def add_dictation(room: Room, told: str, path: str, session: Session, laid: str)
     number, stopped, another = session.writing.begin()
     try:
         data = take_up(path, room.settings.limits.file_bytes)
-        yield {given.writing: show_writing(session.desk, 0.0), given.told: ""}
+        yield {given.writing: show_writing(session.desk, 0.0)}
         for step in write_down(data, room.settings, room.shelves):
             if stopped():
                 break
@@ -339,7 +356,7 @@ def connect_giving(room: Room) -> None:
             take_note,
             [given.changed, file, desk, given.laid],
             [*study, given.writing],
-            js=f"(...values) => values.with(0, medfuseNote.chosen({json.dumps(file.elem_id)}))",
+            js=f"(...values) => medfuseFiles.note({json.dumps(file.elem_id)}, values)",
             concurrency_limit=1,
             trigger_mode="multiple",
             **QUIET,
@@ -355,11 +372,12 @@ def connect_giving(room: Room) -> None:
         settle(room, event)
     given.stop.click(partial(stop_writing, room), desk, given.writing, **UNQUEUED)
     # It changes no study: an answer and its explanation stay.
-    _taking(given.prior_images, given.prior_images.upload)(
+    beside = _taking(given.prior_images, given.prior_images.upload)(
         tell_in(parts.evidence.prior, refuse_prior)(changing(room, add_prior)),
-        [given.prior_images, desk],
-        [desk, parts.evidence.prior],
+        [given.prior_images, desk, given.laid],
+        [desk, given.laid, parts.evidence.prior],
     )
+    settle(room, beside)
     _connect_note(room)
 
 
@@ -372,12 +390,13 @@ def _taking(
     it takes the values for what is connected next.
 
     Returns:
-        Connects a handler whose first value is the box's.
+        Connects a handler whose first value is the box's, and its last, of which study it is.
     """
     each = QUIET | {"trigger_mode": "multiple"}
-    kept = f"value => medfuseFiles.keep({box._id}, value)"
+    name = json.dumps(box.elem_id)
+    kept = f"value => medfuseFiles.keep({name}, value)"
     begins(None, box, box, js=kept, **(each | {"show_progress": "hidden"}))
-    return partial(begins, js=f"(...values) => medfuseFiles.send({box._id}, values)", **each)
+    return partial(begins, js=f"(...values) => medfuseFiles.send({name}, values)", **each)
 
 
 def _connect_note(room: Room) -> None:

@@ -27,7 +27,7 @@ from medfuse_serving.page.room import Room
 from medfuse_serving.page.turning import connect_turning
 from medfuse_serving.reader import reader_of
 from medfuse_serving.shelves import Shelves
-from medfuse_serving.uploads import OwnUploads
+from medfuse_serving.uploads import OwnUploads, Sent
 
 if TYPE_CHECKING:
     import gradio
@@ -37,6 +37,9 @@ FORGET_S = 600
 
 CLOSED_S = 30
 """How long a study stays after its page was closed, since a lost connection looks the same."""
+
+CONCURRENT = 8
+"""Handlers of one kind that are at work at once: one may wait for its own user's."""
 
 SCRIPTS = (
     "words",
@@ -74,12 +77,13 @@ def mount_page(
 
     # Innermost, so that it is known who is logged in.
     app.user_middleware.append(Middleware(OwnSessions))
-    app.user_middleware.append(Middleware(OwnUploads))
+    sent = Sent()
+    app.user_middleware.append(Middleware(OwnUploads, sent=sent))
     web = str(files("medfuse_serving").joinpath("web"))
     app.mount("/web", StaticFiles(directory=web))
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
-        build_page(explainer, examples, shelves, practice),
+        build_page(explainer, examples, shelves, practice, sent),
         path="/",
         css=files("medfuse_serving").joinpath("page.css").read_text(encoding="utf-8"),
         head=_head_html(),
@@ -113,11 +117,12 @@ def build_page(
     examples: Sequence[StudyFiles],
     shelves: Shelves,
     practice: Practice | None = None,
+    sent: Sent | None = None,
 ) -> "gradio.Blocks":
     """Lay out the page and connect its parts."""
     import gradio as gr
 
-    practice = practice or Practice()
+    practice, sent = practice or Practice(), sent or Sent()
     page: gr.Blocks
     with gr.Blocks(
         title="medfuse", fill_width=True, analytics_enabled=False, delete_cache=(FORGET_S, FORGET_S)
@@ -130,11 +135,14 @@ def build_page(
         connect_explaining(room)
         connect_reporting(room)
         connect_turning(room, page)
-        page.unload(_forget_soon(page, parts.states.desk))
+        page.queue(default_concurrency_limit=CONCURRENT)
+        page.unload(_forget_soon(page, parts.states.desk, sent))
     return page
 
 
-def _forget_soon(page: "gradio.Blocks", desk: "gradio.State") -> "Callable[[gradio.Request], None]":
+def _forget_soon(
+    page: "gradio.Blocks", desk: "gradio.State", sent: Sent
+) -> "Callable[[gradio.Request], None]":
     """Make the handler that lets go of a user's study once their page is closed.
 
     What is under way on it ends at once: nobody will see it, and others may wait.
@@ -150,7 +158,10 @@ def _forget_soon(page: "gradio.Blocks", desk: "gradio.State") -> "Callable[[grad
         def let_go() -> None:
             states = page.state_holder
             if states.time_last_used.get(session, closed) <= closed:  # not come back
+                if session in states:
+                    states[session][desk._id].close()
                 states.delete_state(session)
+                sent.forget(session)
 
         timer = threading.Timer(CLOSED_S, let_go)
         timer.daemon = True

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medfuse_serving.answer import Failure, to_json
 from medfuse_serving.reader import OWNER, reader_of
+from medfuse_serving.uploads import replay
 
 COOKIE: Final = "medfuse-browser"
 """By which browsers are told apart where nobody has to log in."""
@@ -85,7 +86,7 @@ class OwnSessions:
         body = self._name_in(await Request(scope, receive).body(), owner)
         headers = MutableHeaders(raw=list(scope["headers"]))
         headers["content-length"] = str(len(body))
-        return {**scope, "headers": headers.raw}, _replay(body, receive)
+        return {**scope, "headers": headers.raw}, replay(body, receive)
 
     def _name_in(self, body: bytes, owner: str) -> bytes:
         try:
@@ -126,17 +127,3 @@ def _giving_cookie(send: Send, *, secure: bool) -> Send:
         await send(message)
 
     return send_on
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read once more, and then what comes after it."""
-    told = False
-
-    async def receive_on() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_on

@@ -58,6 +58,7 @@ class Given:
     that is sent with it is known to be that study's. Nor are ``changed``, which is pressed by
     `web/note.js` when the note is changed, and stands for how often it was; and ``noted``, where
     the note comes as it was read, for the browser to show it if it is still that note; and
+    ``catch_up``, which is pressed there when something older came after something newer; and
     ``remove_image`` and ``remove_prior_image``, which the viewers press. ``told`` is where it is
     said why something could not be given, opened or taken away; ``writing`` where it is said how
     far a dictation is written down, and ``stop`` ends that.
@@ -74,6 +75,7 @@ class Given:
     laid: "gradio.Textbox"
     changed: "gradio.Button"
     noted: "gradio.Textbox"
+    catch_up: "gradio.Button"
     note_file: "gradio.UploadButton"
     dictation: "gradio.UploadButton"
     writing: "gradio.HTML"
@@ -243,9 +245,11 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         [(files.name, i) for i, files in enumerate(examples)], value=None, visible=bool(examples)
     )
     labels.put(example, message("Example study"))
-    images = gr.File(file_count="multiple", height=104, type="filepath")
+    images = gr.File(file_count="multiple", height=104, type="filepath", elem_id="images")
     labels.put(images, message("Images (DICOM)"))
-    prior_images = gr.File(file_count="multiple", height=104, type="filepath")
+    prior_images = gr.File(
+        file_count="multiple", height=104, type="filepath", elem_id="prior-images"
+    )
     labels.put(prior_images, message("Prior images (DICOM)"))
     clear_prior = gr.Button(size="sm", elem_id="clear-prior")
     labels.put(clear_prior, message("Remove the prior images"))
@@ -253,7 +257,8 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     remove_prior_image = gr.Button(elem_id="remove-prior-image", visible="hidden")
     note = gr.Textbox(lines=5, max_lines=12, elem_id="note-text")
     labels.put(note, message("Note"), placeholder=message("Type or paste the note"))
-    laid = gr.Textbox(Desk().laid, visible="hidden")
+    laid = gr.Textbox(Desk().laid, visible="hidden", elem_id="laid")
+    catch_up = gr.Button(elem_id="catch-up", visible="hidden")
     changed = gr.Button(elem_id="note-changed", visible="hidden")
     noted = gr.Textbox(visible="hidden")
     with gr.Row():
@@ -267,9 +272,9 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     writing = gr.HTML("", elem_id="writing")
     stop = gr.Button(size="sm", elem_id="stop-writing")
     labels.put(stop, message("Stop writing down"))
-    voice = gr.File(file_count="single", height=104, type="filepath")
+    voice = gr.File(file_count="single", height=104, type="filepath", elem_id="recording")
     labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
-    microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[])
+    microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[], elem_id="microphone")
     labels.put(microphone, message("Record"))
     clear_voice = gr.Button(size="sm", elem_id="clear-voice")
     labels.put(clear_voice, message("Remove the recording"))
@@ -290,6 +295,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
         laid,
         changed,
         noted,
+        catch_up,
         note_file,
         dictation,
         writing,

@@ -11,10 +11,11 @@ from medfuse_serving.page.desk import (
     edit_note,
     lay_images,
     leave_out_unread,
+    put_beside,
     refuse_unshown,
 )
 from medfuse_serving.page.desk_view import show_prior_of
-from medfuse_serving.page.giving import refuse_prior, show_changed, show_study
+from medfuse_serving.page.giving import refuse_prior, show_beside, show_changed, show_study
 from medfuse_serving.page.room import QUIET, Room, changing, settle, tell_given
 from medfuse_serving.prior import Prior, lay_prior
 from medfuse_serving.telling import Shown, tell_in
@@ -64,13 +65,13 @@ def remove_prior_image(room: Room, unwanted: str, desk: Desk) -> Shown:
     number, given = find_unwanted(unwanted, desk, desk.prior.frames), desk.prior.images
     left = leave_out(given, number)
     prior = lay_prior(desk.language, left, room.settings, room.shelves)
-    desk = replace(desk, prior=replace(prior, removed=(number + 1, len(given))))
-    return {room.parts.states.desk: desk, room.parts.evidence.prior: show_prior_of(desk)}
+    prior = replace(prior, removed=(number + 1, len(given)))
+    return show_beside(room, put_beside(desk, prior))
 
 
 def clear_prior(room: Room, desk: Desk) -> Shown:
     """Take the earlier study away."""
-    return {room.parts.states.desk: replace(desk, prior=Prior()), room.parts.evidence.prior: ""}
+    return show_beside(room, put_beside(desk, Prior()))
 
 
 def remove_voice(room: Room, desk: Desk, text: str, laid: str) -> Shown:
@@ -98,7 +99,7 @@ def clear_all(room: Room, desk: Desk) -> Shown:
 def connect_removing(room: Room) -> None:
     """Connect what takes a part of a study away."""
     parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
-    prior = [desk, parts.evidence.prior]
+    prior = [desk, given.laid, parts.evidence.prior]
     both = [*parts.study, parts.evidence.prior]
     events = [
         given.remove_image.click(
@@ -124,19 +125,20 @@ def connect_removing(room: Room) -> None:
             tell_given(room, changing(room, clear_all)), desk, [*both, given.example], **QUIET
         ),
     ]
-    for event in events:
-        settle(room, event)
-
     # These change no study: an answer and its explanation stay.
     tell_prior = tell_in(parts.evidence.prior, refuse_prior)
-    given.remove_prior_image.click(
-        tell_prior(changing(room, remove_prior_image)),
-        [given.remove_prior_image, desk],
-        prior,
-        js=_take_unwanted("prior"),
-        **QUIET,
-    )
-    given.clear_prior.click(changing(room, clear_prior), desk, prior, **QUIET)
+    events += [
+        given.remove_prior_image.click(
+            tell_prior(changing(room, remove_prior_image)),
+            [given.remove_prior_image, desk],
+            prior,
+            js=_take_unwanted("prior"),
+            **QUIET,
+        ),
+        given.clear_prior.click(tell_prior(changing(room, clear_prior)), desk, prior, **QUIET),
+    ]
+    for event in events:
+        settle(room, event)
 
 
 def _take_unwanted(place: str) -> str:

@@ -59,11 +59,17 @@ def write_report(
         return {report.place: gr.skip()}
     if desk.answer is None:
         raise InputError("there is no answer to report; press Predict first")
-    shelf = shelve_report(desk, step, room.predictor, room.shelves)
-    if changed():
-        return {report.place: gr.skip()}
+    while True:
+        shelf = shelve_report(desk, step, room.predictor, room.shelves)
+        if changed():
+            return {report.place: gr.skip()}
+        newest = session.desk
+        if (newest.views, newest.language) == (desk.views, desk.language):
+            break
+        desk = newest  # it was explained, or the page turned, meanwhile
     return {
         room.parts.states.report: shelf,
+        room.parts.given.laid: desk.laid,
         report.place: link_report(desk.language, shelf),
     }
 
@@ -74,7 +80,7 @@ def connect_reporting(room: Room) -> None:
     written = report.write.click(
         tell_in(report.place, refuse)(partial(write_report, room)),
         [*parts.given.typed, states.desk, states.read],
-        [states.report, report.place],
+        [states.report, parts.given.laid, report.place],
         show_progress_on=report.place,
         concurrency_limit=1,
         **QUIET,

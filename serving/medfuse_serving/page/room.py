@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medfuse.config import PrepareSettings
@@ -10,8 +10,8 @@ from medfuse.data.studies import StudyFiles
 from medfuse_serving import rendering
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, LANGUAGES, Language, find_language
-from medfuse_serving.page.desk import Desk
-from medfuse_serving.page.desk_view import no_answer_html, show_note
+from medfuse_serving.page.desk import Desk, refuse_unshown
+from medfuse_serving.page.desk_view import no_answer_html, show_note, show_told
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
 from medfuse_serving.page.session import Session
@@ -38,6 +38,9 @@ close on the second's answer, which would then never arrive.
 
 CHANGES_TOLD = "String(medfuseNote.changes)"
 """How often the browser told of a change of the note (`web/note.js`)."""
+
+WAIT_S = 1.0
+"""How long an answer waits for a part to be taken up: the page does not show it yet."""
 
 Handler = Callable[..., Shown]
 
@@ -101,9 +104,11 @@ def tell_answer(room: Room, handle: Handler) -> Handler:
 
 
 def refuse_given(problem: str, given: tuple[object, ...]) -> str:
-    """Say why something was not given, opened or taken away."""
-    language = find_language_of(given)
-    return rendering.problem_html(language, problem, language.text("Not done:"))
+    """Keep why something was not given, opened or taken away, and say it."""
+    session = _find_session(given)
+    with session.lock:
+        session.desk = replace(session.desk, told=problem)
+    return show_told(session.desk)
 
 
 def tell_given(room: Room, handle: Handler) -> Handler:
@@ -192,22 +197,26 @@ def answering(room: Room, handle: Callable[..., Finish]) -> Handler:
     What is under way on the study before it ends. If the study has changed meanwhile, nothing is
     put there, and nothing said: what went wrong is of no study that is shown.
     """
+    import gradio as gr
 
     def handle_answer(*values: object) -> Shown:
         session, place = _find_session(values), room.parts.states.desk
-        with session.lock:
+        if not session.lock.acquire(timeout=WAIT_S):
+            refuse_unshown(session.desk)
+        try:
             session.count += 1
             changed, given = session.since(), _unwrap(values)
+        finally:
+            session.lock.release()
+        nothing: Shown = {place: gr.skip()}
         try:
             finish = handle(room, *given)
         except Exception:
             if changed():
-                return {place: session}
+                return nothing
             raise
         with session.lock:
-            if changed():
-                return {place: session}
-            return session.put(place, finish(session.desk))
+            return nothing if changed() else session.put(place, finish(session.desk))
 
     return handle_answer
 

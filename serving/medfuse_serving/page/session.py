@@ -73,6 +73,7 @@ class Session:
         explaining: The explanations.
         writing: The dictations.
         exploring: What the missing parts might change.
+        closed: Whether its page is, so that nothing more is kept.
         lock: Of the desk.
     """
 
@@ -82,6 +83,7 @@ class Session:
         self.heard = heard
         self.typed = heard
         self.explaining, self.writing, self.exploring = Work(), Work(), Work()
+        self.closed = False
         self.lock = RLock()
 
     def __deepcopy__(self, _: object) -> "Session":
@@ -98,10 +100,14 @@ class Session:
         Returns:
             The same with this session for the desk, which thereby stays for another hour.
         """
+        import gradio as gr
+
         desk = shown.get(place)
         if not isinstance(desk, Desk):
             return shown
-        if desk.laid != self.desk.laid:
+        if self.closed:
+            return {place: gr.skip()}
+        if desk.mark != self.desk.mark:
             self.count += 1
         self.desk = desk
         return shown | {place: self}
@@ -124,6 +130,10 @@ class Session:
     def hear(self, told: int) -> None:
         """Take down how often the browser has told of a change of the note."""
         self.typed = max(self.typed, told)
+
+    def close(self) -> None:
+        """Let go of what was laid out, for good: something may be under way on it still."""
+        self.closed, self.desk = True, Desk()
 
     def end(self) -> None:
         """End all that is under way, as nobody will see it."""

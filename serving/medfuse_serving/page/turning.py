@@ -7,18 +7,19 @@ from medfuse_serving import rendering
 from medfuse_serving.language import find_language
 from medfuse_serving.missing import Reaches
 from medfuse_serving.page.answering import show_decision, show_impression
-from medfuse_serving.page.desk import Desk, edit_note, turn_to
+from medfuse_serving.page.desk import Desk, edit_note, is_shown, turn_to
 from medfuse_serving.page.desk_view import (
     show_answer,
     show_image,
     show_prior_of,
     show_reaches,
+    show_told,
     show_voice,
     show_which,
 )
 from medfuse_serving.page.explaining import show_explanation
 from medfuse_serving.page.giving import show_questions, show_same
-from medfuse_serving.page.room import UNSEEN, Room, changing, settle, tell_given, tell_note
+from medfuse_serving.page.room import UNSEEN, Room, settle, tell_given, tell_note
 from medfuse_serving.page.session import Session
 from medfuse_serving.telling import Shown
 from medfuse_serving.worklist.panel import list_html
@@ -58,7 +59,7 @@ def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reach
         parts.header: rendering.header_html(desk.language),
         parts.which: show_which(desk, room.examples),
         parts.given.laid: desk.laid,
-        parts.given.told: "",
+        parts.given.told: show_told(desk),
         parts.given.noted: tell_note(room, desk),
         evidence.image: show_image(desk),
         evidence.voice: show_voice(desk, room.settings),
@@ -75,30 +76,47 @@ def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reach
     return shown | parts.labels.say(desk.language)
 
 
-def catch_up(room: Room, laid: str, desk: Desk) -> Shown:
-    """Show what came to the page before it turned, and was turned over by what lay there earlier.
+def catch_up(
+    room: Room, laid: str, session: Session, step: ReadingStep | None, reaches: Reaches
+) -> Shown:
+    """Show what lies on the server where something older came to the page after it.
 
-    What turns it does not wait for its turn in the queue, and may come after what it did not know.
+    What is not queued may come before or after what is, and what turns the page is not.
     """
-    shown: Shown = {room.parts.evidence.prior: show_prior_of(desk)}
-    return shown if laid == desk.laid or not desk.shown else show_same(room, desk)
+    with session.lock:
+        desk = session.desk
+        if not is_shown(desk, laid):
+            shown = show_same(room, desk) if desk.shown else {}
+        elif laid != desk.laid:
+            shown = show_turned(room, desk, step, reaches)
+            if desk.maps is not None or not session.explaining.goes_on:
+                shown |= show_explanation(room, desk)
+        else:
+            shown = {
+                room.parts.evidence.prior: show_prior_of(desk),
+                room.parts.verdict.place: show_decision(room, desk, step),
+                room.parts.verdict.impression: show_impression(room, desk, step),
+            }
+        return session.put(room.parts.states.desk, {room.parts.states.desk: desk} | shown)
 
 
 def connect_turning(room: Room, page: "gradio.Blocks") -> None:
     """Connect the switch; what the browser keeps is put into it there, when the page is loaded."""
     parts, states, switch = room.parts, room.parts.states, room.parts.switch
+    turned_over = [*parts.study, parts.evidence.prior, parts.header, *parts.labels.components]
     page.load(None, None, switch, js="() => medfuseLanguage.restore()", **UNSEEN)
     turned = switch.change(
         tell_given(room, partial(turn, room)),
         [switch, *parts.given.typed, states.desk, states.read, states.reaches],
-        [*parts.study, parts.evidence.prior, parts.header, *parts.labels.components],
+        turned_over,
         js="(...values) => medfuseLanguage.keep(values)",
         **(UNSEEN | {"queue": False}),
     )
-    caught = turned.then(
-        changing(room, catch_up),
-        [parts.given.laid, states.desk],
-        [*parts.study, parts.evidence.prior],
-        **(UNSEEN | {"queue": False}),
-    )
-    settle(room, caught)
+    for begins in (turned.then, parts.given.catch_up.click):
+        caught = begins(
+            tell_given(room, partial(catch_up, room)),
+            [parts.given.laid, states.desk, states.read, states.reaches],
+            turned_over,
+            **(UNSEEN | {"queue": False}),
+        )
+        settle(room, caught)

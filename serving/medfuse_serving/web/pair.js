@@ -110,7 +110,7 @@ class Pair extends HTMLElement {
 
   /** Show what is linked, and how. */
   describe() {
-    if (!this.root.firstChild) return;
+    if (!this.root?.firstChild) return;
     for (const button of this.root.querySelectorAll("[data-do]")) {
       button.setAttribute("aria-pressed", String(state[button.dataset.do] && state.linked));
     }

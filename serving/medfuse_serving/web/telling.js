@@ -100,6 +100,9 @@ function focusOn(element) {
 const NEXT = { // where the focus goes when what has it goes with what it ends or takes away
   stop: "#explain button.primary",
   "clear-voice": "#voice h2",
+  "leave-out": "#image h2",
+  "stop-writing": "#note-text textarea",
+  "stop-exploring": "#reach-ask",
   "clear-prior": "#image h2",
   image: "#image h2",
   prior: "#image h2",
