@@ -77,7 +77,7 @@ def show_study(room: Room, desk: Desk, opened: int | None = None) -> Shown:
     desk = replace(desk, opened=opened, form=secrets.token_hex(8), beside=number_next())
     written: Shown = dict.fromkeys((parts.impression.text, *parts.verdict.given), "")
     written[parts.impression.questions] = show_questions(room, desk)
-    written[parts.evidence.prior] = show_prior_of(desk)
+    written |= {parts.evidence.prior: show_prior_of(desk), parts.given.told: show_told(desk)}
     return _show_anew(room, desk, noted=True) | written
 
 
@@ -106,7 +106,6 @@ def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
     shown: Shown = {
         parts.states.desk: desk,
         parts.which: show_which(desk, room.examples),
-        parts.given.told: show_told(desk),
         parts.given.laid: desk.laid,
         evidence.image: show_image(desk),
         evidence.voice: show_voice(desk, room.settings),
@@ -131,6 +130,7 @@ def show_same(room: Room, desk: Desk) -> Shown:
     return _show(room, clear_answer(desk), noted=True) | {
         room.parts.impression.questions: show_questions(room, desk),
         room.parts.evidence.prior: show_prior_of(desk),
+        room.parts.given.told: show_told(desk),
     }
 
 

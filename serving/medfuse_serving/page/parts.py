@@ -272,7 +272,7 @@ def _lay_given(examples: Sequence[StudyFiles], labels: Labels) -> Given:
     writing = gr.HTML("", elem_id="writing")
     stop = gr.Button(size="sm", elem_id="stop-writing")
     labels.put(stop, message("Stop writing down"))
-    voice = gr.File(file_count="single", height=104, type="filepath", elem_id="recording")
+    voice = gr.File(file_count="single", height=124, type="filepath", elem_id="recording")
     labels.put(voice, message("Recording (WAV, FLAC, OGG, MP3, DICOM)"))
     microphone = gr.Audio(sources=["microphone"], type="filepath", buttons=[], elem_id="microphone")
     labels.put(microphone, message("Record"))
