@@ -15,13 +15,14 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, ViewportSize, expect, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -187,8 +188,22 @@ def see_parts(page: Page, studies: Path, study: str, out: Path) -> None:
     expect(note).to_have_value("")
     page.wait_for_timeout(500)
     page.locator("input[type=file]").first.set_input_files(Path(__file__))
-    expect(page.locator("#image .mf-problem, #answer .mf-problem").first).to_be_visible()
+    expect(page.locator("#image .mf-problem")).to_be_visible()
+    silence = FilePayload(name="x.wav", mimeType="audio/wav", buffer=make_silence())
+    page.get_by_test_id("Write down a dictation-upload-button").set_input_files(silence)
+    expect(page.locator("#given-told .mf-problem")).to_be_visible()
     save(page, out / "refusal-en.png")
+
+
+def make_silence() -> bytes:
+    """Make a recording (WAV) of two seconds in which nothing is said."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(bytes(2 * 2 * 16_000))
+    return file.getvalue()
 
 
 def open_example(page: Page, name: str) -> None:
