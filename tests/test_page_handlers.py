@@ -128,6 +128,8 @@ def test_a_study_that_the_page_does_not_show_is_shown_before_it_is_answered(
 ) -> None:
     room, desk = lay_room(predictor)
     own = replace(desk, form="own", noted="so", shown="so")
+    shown = predict(room, "FINDINGS: typed", "own.so.", own, None, "", "", "")(own)
+    assert room.parts.given.note not in shown
     shown = predict(room, "FINDINGS: another", "own..", own, None, "", "", "")(own)
     assert desk_of(room, shown) == own
     assert "press Predict again" in str(shown[room.parts.answer])
@@ -299,7 +301,7 @@ def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Pred
 
     assert parts.answer not in catch(desk, desk.laid)
     assert parts.evidence.image not in catch(Desk(), "own.this.before")
-    older = "own.this.before"
+    older = "own.that.before"
     for laid in (older, desk.laid.replace("en", "zh"), desk.mark + ".1.en"):
         shown = catch(desk, laid)
         assert shown[parts.given.laid] == desk.laid

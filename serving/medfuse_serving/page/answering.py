@@ -145,7 +145,7 @@ def predict(
     if not is_shown(desk, laid):
         if not desk.shown:
             refuse_unshown(desk)
-        return partial(show_again, room)
+        return partial(show_again, room, laid)
     if not room.practice.read_first:
         step = begin_reading(desk, reader)
         return answer_study(room, desk, (text, laid), step, before, (wording, reason), reader)

@@ -132,6 +132,11 @@ def is_shown(desk: Desk, laid: str) -> bool:
     return ".".join(laid.split(".")[:3]) == desk.mark
 
 
+def is_noted(desk: Desk, laid: str) -> bool:
+    """Tell whether what stands in the browser's text box is written of this study's note."""
+    return laid.split(".")[:2] == [desk.form, desk.noted]
+
+
 def put_beside(desk: Desk, prior: Prior) -> Desk:
     """Put an earlier study beside the one on a desk."""
     return replace(desk, prior=prior, beside=number_next())
@@ -260,7 +265,7 @@ def edit_note(desk: Desk, text: str, laid: str) -> Desk:
         laid: Which study the browser shows: where another, or another note, has not arrived there,
             the text is of the one before and is no note of this one.
     """
-    if laid.split(".")[:2] != [desk.form, desk.noted] or _lines(text) == _lines(desk.note_text):
+    if not is_noted(desk, laid) or _lines(text) == _lines(desk.note_text):
         return desk
     # Half a character of two, which a browser may send, is no text.
     note = text.encode("utf-8", "replace") if text.strip() else None

@@ -19,6 +19,7 @@ from medfuse_serving.page.desk import (
     check_size,
     clear_answer,
     edit_note,
+    is_noted,
     is_shown,
     lay_out,
     number_next,
@@ -125,16 +126,19 @@ def _show(room: Room, desk: Desk, *, noted: bool) -> Shown:
     return shown | explanation_panel.clear(parts.controls, parts.maps)
 
 
-def show_same(room: Room, desk: Desk) -> Shown:
-    """Show a study as it lies on the desk, which did not come to the page, or not yet."""
-    return _show(room, clear_answer(desk), noted=True) | {
+def show_same(room: Room, laid: str, desk: Desk) -> Shown:
+    """Show a study as it lies on the desk, which did not come to the page, or not yet.
+
+    What was typed into its note stays.
+    """
+    return _show(room, clear_answer(desk), noted=not is_noted(desk, laid)) | {
         room.parts.impression.questions: show_questions(room, desk),
         room.parts.evidence.prior: show_prior_of(desk),
         room.parts.given.told: show_told(desk),
     }
 
 
-def show_again(room: Room, desk: Desk) -> Shown:
+def show_again(room: Room, laid: str, desk: Desk) -> Shown:
     """The same, and say so in the answer's place.
 
     So nobody stays before a page that shows what the server no longer has.
@@ -146,7 +150,7 @@ def show_again(room: Room, desk: Desk) -> Shown:
     language = desk.language
     said = rendering.problem_html(language, problem, language.text("Not done:"))
     card = rendering.card_html(language.text("Answer"), said)
-    return show_same(room, desk) | {room.parts.answer: card}
+    return show_same(room, laid, desk) | {room.parts.answer: card}
 
 
 def refuse_prior(problem: str, given: tuple[object, ...]) -> str:
@@ -161,7 +165,7 @@ def open_example(room: Room, index: int | None, desk: Desk, text: str, laid: str
     """
     parts = room.parts
     if index is not None and index == desk.opened and not is_shown(desk, laid):  # it is on its way
-        return show_same(room, desk)
+        return show_same(room, laid, desk)
     if index is None or index == edit_note(desk, text, laid).opened:
         return {parts.states.desk: desk}
     study = read_study(room.examples[index], room.settings.limits)
@@ -176,7 +180,7 @@ def open_listed(room: Room, study_id: str, desk: Desk, text: str, laid: str, rea
     _, study = store.get(study_id)
     if desk.row is not None and desk.row.id == study_id and desk.study == study:
         if not is_shown(desk, laid):  # it is on its way, or was lost there
-            return show_same(room, desk) | {room.parts.given.example: None}
+            return show_same(room, laid, desk) | {room.parts.given.example: None}
         if edit_note(desk, text, laid) is desk:  # the note may be left by this very click
             return {room.parts.states.desk: desk}
     opened = lay_out(desk.language, study, room.settings, room.shelves)
@@ -318,8 +322,8 @@ def retype_note(room: Room, text: str, laid: str, desk: Desk) -> Shown:
     It is not laid on the desk: every handler that needs the note is given it, and what ended the
     typing may be a click on Predict, whose answer would be lost by a desk from before it.
     """
-    own = laid.split(".")[:2] == desk.laid.split(".")[:2]
-    return {room.parts.given.noted: tell_note(room, edit_note(desk, text, laid)) if own else ""}
+    told = tell_note(room, edit_note(desk, text, laid)) if is_noted(desk, laid) else ""
+    return {room.parts.given.noted: told}
 
 
 def connect_giving(room: Room) -> None:

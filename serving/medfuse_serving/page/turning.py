@@ -86,7 +86,7 @@ def catch_up(
     with session.lock:
         desk = session.desk
         if not is_shown(desk, laid):
-            shown = show_same(room, desk) if desk.shown else {}
+            shown = show_same(room, laid, desk) if desk.shown else {}
         elif laid != desk.laid:
             shown = show_turned(room, desk, step, reaches)
             if desk.maps is not None or not session.explaining.goes_on:
