@@ -265,7 +265,7 @@ def test_what_is_typed_into_has_an_edge_that_is_seen(page: Page) -> None:
 def find_sessions() -> list[Session]:
     """Find the sessions that hold a study."""
     gc.collect()
-    held = [at for at in gc.get_objects() if isinstance(at, Session)]
+    held = [at for at in gc.get_objects() if type(at) is Session]
     return [session for session in held if session.desk.study != Desk().study]
 
 

@@ -18,7 +18,7 @@ from medfuse_serving.page.desk import (
     is_shown,
     refuse_unshown,
 )
-from medfuse_serving.page.desk_view import show_answer, show_reaches, show_which
+from medfuse_serving.page.desk_view import show_answer, show_reaches, show_told, show_which
 from medfuse_serving.page.giving import show_again
 from medfuse_serving.page.room import (
     QUIET,
@@ -96,19 +96,21 @@ def answer_study(
         written: Wording and reason as they stand there; each is taken away if it was kept with it.
         reader: Who asks.
     """
-    parts, study = room.parts, edit_note(desk, *typed).study
+    parts, study, told = room.parts, edit_note(desk, *typed).study, desk.told
     (prediction,) = room.predictor.predict([study])
     answered = to_answer(prediction)
 
     def finish(desk: Desk) -> Shown:
         done = keep(room, reading.show_answer(step, study, answered, reader, ()))
         desk = clear_answer(edit_note(desk, *typed))
-        desk = replace(desk, answer=answered, reading=done.reading, told="")
+        desk = replace(desk, answer=answered, reading=done.reading)
+        if desk.told == told:  # it was there to be seen when the answer was asked for
+            desk = replace(desk, told="")
         shown: Shown = {
             parts.states.desk: desk,
             parts.states.read: done,
             parts.which: show_which(desk, room.examples),
-            parts.given.told: "",
+            parts.given.told: show_told(desk),
             parts.given.laid: desk.laid,
             parts.given.noted: tell_note(room, desk),
             parts.answer: show_answer(desk),

@@ -38,13 +38,13 @@ class Refused:
         number: Among those that were given with it, from 1; its file's name is kept nowhere.
         count: How many those are.
         reason: An error's message, in English.
-        at_s: When it was given, by the clock that only goes on.
+        at_s: When all of those were given, by the clock that only goes on.
     """
 
     number: int
     count: int
     reason: str
-    at_s: float = field(default_factory=time.monotonic, compare=False)
+    at_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ def take_images(
         InputError: They are too many or too large together; the desk stays as it is.
     """
     limits = settings.limits
-    images, refused = list(desk.study.images), []
+    images, refused, now_s = list(desk.study.images), [], time.monotonic()
     known = _list_identities(desk.study, limits)
     for number, path in enumerate(paths, 1):
         try:
@@ -191,7 +191,7 @@ def take_images(
             own = tuple(read_identities(Study(images=(image,)), limits))
             check_identities((*known, *own))
         except InputError as error:
-            refused.append(Refused(number, len(paths), str(error)))
+            refused.append(Refused(number, len(paths), str(error), now_s))
             continue
         known += own
         images.append(image)
@@ -201,7 +201,7 @@ def take_images(
             return laid
         raise InputError(laid.problem)
     # What was refused a moment ago may not have been seen.
-    lately = [r for r in desk.refused if time.monotonic() - r.at_s < LATELY_S]
+    lately = [r for r in desk.refused if now_s - r.at_s < LATELY_S]
     return replace(laid, refused=(*lately, *refused))
 
 

@@ -79,9 +79,9 @@ def show_image(desk: Desk) -> str:
 def refused_html(desk: Desk) -> str:
     """Say which images cannot be used and why, and what their giver may do; nothing of none."""
     language = desk.language
-    numbers: dict[str, list[int]] = {}
+    numbers: dict[tuple[float, int, str], list[int]] = {}
     for image in desk.refused:
-        numbers.setdefault(image.reason, []).append(image.number)
+        numbers.setdefault((image.at_s, image.count, image.reason), []).append(image.number)
     if not numbers:
         return ""
     said = "".join(
@@ -91,10 +91,10 @@ def refused_html(desk: Desk) -> str:
             language.text(
                 "Image {numbers} of {count} given cannot be used.",
                 numbers=", ".join(map(str, own)),
-                count=desk.refused[0].count,
+                count=count,
             ),
         )
-        for reason, own in numbers.items()
+        for (_, count, reason), own in numbers.items()
     )
     advice = [language.text("Give each image as the DICOM file that the archive (PACS) has of it.")]
     if desk.problem:
