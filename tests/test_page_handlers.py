@@ -294,7 +294,7 @@ def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Pred
 
     def catch(desk: Desk, laid: str) -> dict[object, object]:
         session = Session(desk)
-        shown = catch_up(room, laid, session, None, REACHES)
+        shown = catch_up(room, desk.note_text, laid, session, None, REACHES)
         assert shown[parts.states.desk] is session
         assert session.desk == desk
         return shown
@@ -306,4 +306,5 @@ def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Pred
         shown = catch(desk, laid)
         assert shown[parts.given.laid] == desk.laid
         assert parts.evidence.image in shown
+        assert parts.evidence.note in shown
         assert (parts.header in shown) == (laid != older)

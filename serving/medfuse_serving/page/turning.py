@@ -11,6 +11,7 @@ from medfuse_serving.page.desk import Desk, edit_note, is_shown, turn_to
 from medfuse_serving.page.desk_view import (
     show_answer,
     show_image,
+    show_note,
     show_prior_of,
     show_reaches,
     show_told,
@@ -77,7 +78,12 @@ def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reach
 
 
 def catch_up(
-    room: Room, laid: str, session: Session, step: ReadingStep | None, reaches: Reaches
+    room: Room,
+    text: str,
+    laid: str,
+    session: Session,
+    step: ReadingStep | None,
+    reaches: Reaches,
 ) -> Shown:
     """Show what lies on the server where something older came to the page after it.
 
@@ -91,6 +97,8 @@ def catch_up(
             shown = show_turned(room, desk, step, reaches)
             if desk.maps is not None or not session.explaining.goes_on:
                 shown |= show_explanation(room, desk)
+            if edit_note(desk, text, laid) is desk:
+                shown[room.parts.evidence.note] = show_note(desk, room.settings)
         else:
             shown = {
                 room.parts.evidence.prior: show_prior_of(desk),
@@ -115,7 +123,7 @@ def connect_turning(room: Room, page: "gradio.Blocks") -> None:
     for begins in (turned.then, parts.given.catch_up.click):
         caught = begins(
             tell_given(room, partial(catch_up, room)),
-            [parts.given.laid, states.desk, states.read, states.reaches],
+            [*parts.given.typed, states.desk, states.read, states.reaches],
             turned_over,
             **(UNSEEN | {"queue": False}),
         )
