@@ -195,6 +195,26 @@ def test_a_decision_that_comes_late_is_in_the_page_s_language(page: Page) -> Non
     expect(page.locator("#decision-place")).not_to_contain_text("Kept")
 
 
+# At once --------------------------------------------------------------------------------------
+
+
+def test_what_is_typed_right_after_all_was_cleared_stays(page: Page) -> None:
+    answer_alder(page)
+    held = hold(page, QUEUED, most=1)
+    press(page, "Clear all")
+    note = page.get_by_label("Note", exact=True)
+    expect(note).to_have_value("")
+    note.fill("FINDINGS: fever")
+    wait_until(page, lambda: len(held) == 1)
+    release(held)
+    expect(page.locator("#image")).to_contain_text("No image given.")
+    expect(note).to_have_value("FINDINGS: fever")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")
+    expect(page.locator("#note")).to_contain_text("fever")
+    expect(page.locator("#answer .mf-absent")).to_have_count(2)
+
+
 # Refusals -------------------------------------------------------------------------------------
 
 

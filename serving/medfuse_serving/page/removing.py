@@ -16,7 +16,7 @@ from medfuse_serving.page.desk import (
 )
 from medfuse_serving.page.desk_view import show_prior_of
 from medfuse_serving.page.giving import refuse_prior, show_beside, show_changed, show_study
-from medfuse_serving.page.room import QUIET, Room, changing, settle, tell_given
+from medfuse_serving.page.room import QUIET, UNSEEN, Room, changing, settle, tell_given
 from medfuse_serving.prior import Prior, lay_prior
 from medfuse_serving.telling import Shown, tell_in
 from medfuse_serving.viewer import Frames
@@ -92,8 +92,10 @@ def remove_unread(room: Room, desk: Desk, text: str, laid: str) -> Shown:
 
 
 def clear_all(room: Room, desk: Desk) -> Shown:
-    """Take everything away."""
-    return show_study(room, Desk(desk.language)) | {room.parts.given.example: None}
+    """Take everything away, but for the note, which the browser has: another may be typed since."""
+    shown = show_study(room, Desk(desk.language)) | {room.parts.given.example: None}
+    del shown[room.parts.given.note]
+    return shown
 
 
 def connect_removing(room: Room) -> None:
@@ -101,6 +103,7 @@ def connect_removing(room: Room) -> None:
     parts, given, desk = room.parts, room.parts.given, room.parts.states.desk
     prior = [desk, given.laid, parts.evidence.prior]
     both = [*parts.study, parts.evidence.prior]
+    given.clear.click(None, None, given.note, js="() => ['']", **UNSEEN)  # at once
     events = [
         given.remove_image.click(
             tell_given(room, changing(room, remove_image)),
