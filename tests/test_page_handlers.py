@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from medfuse_serving.answer import to_answer
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, find_language
 from medfuse_serving.missing import Reaches
-from medfuse_serving.page.answering import decide, find_reaches, keep_impression, predict
+from medfuse_serving.page.answering import (
+    decide,
+    find_reaches,
+    keep_impression,
+    predict,
+    show_decision,
+)
 from medfuse_serving.page.desk import Desk, edit_note, lay_images, lay_out
 from medfuse_serving.page.explaining import explain
 from medfuse_serving.page.giving import (
@@ -40,6 +47,7 @@ from medfuse_serving.page.session import Session
 from medfuse_serving.page.turning import catch_up, turn
 from medfuse_serving.predictor import Predictor
 from medfuse_serving.shelves import Shelves
+from medfuse_serving.worklist.records import ReadingStep
 from tests.dicom_files import make_file
 from tests.hand_bundle import NOTE, SETTINGS, make_dicom, make_wav
 from tests.hand_network import MIXED, HandNetwork
@@ -308,3 +316,51 @@ def test_what_was_turned_over_by_an_earlier_state_is_shown_again(predictor: Pred
         assert parts.evidence.image in shown
         assert parts.evidence.note in shown
         assert (parts.header in shown) == (laid != older)
+
+
+def test_an_answer_waits_a_moment_for_a_part_and_is_then_told_to_wait(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of the first part, when the server has no study yet."""
+    monkeypatch.setattr("medfuse_serving.page.room.WAIT_S", 0.05)
+    room, _ = lay_room(predictor)
+    session, held, go_on = Session(), threading.Event(), threading.Event()
+
+    def take_up() -> None:
+        with session.lock:
+            held.set()
+            assert go_on.wait(10)
+
+    with ThreadPoolExecutor() as pool:
+        taking = pool.submit(take_up)
+        assert held.wait(10)
+        asks = answering(room, lambda *_: pytest.fail("nothing is answered"))
+        with pytest.raises(InputError, match=NOT_YET):
+            asks(session)
+        go_on.set()
+        taking.result(10)
+
+
+def test_what_fails_unforeseen_and_too_late_is_logged(
+    predictor: Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    room, desk = lay_room(predictor)
+    session = Session(desk)
+
+    def fail(room: Room, given: Desk) -> Callable[[Desk], dict[object, object]]:
+        retype(session, "1")
+        raise ZeroDivisionError(given.note_text)  # its line is logged, its text is not
+
+    answering(room, fail)(session)
+    assert "ZeroDivisionError" in caplog.text
+    assert desk.note_text.split()[-1] not in caplog.text
+
+
+def test_what_was_decided_on_another_answer_is_not_shown(predictor: Predictor) -> None:
+    room, desk = lay_room(predictor)
+    now = datetime.now(UTC)
+    step = ReadingStep(
+        reading="this", opened_at=now, answered_at=now, decided_at=now, decision="accept"
+    )
+    assert "Kept" in show_decision(room, replace(desk, reading="this"), step)
+    assert show_decision(room, replace(desk, reading="another"), step) == ""

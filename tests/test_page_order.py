@@ -3,13 +3,15 @@
 import gc
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from gradio.state_holder import StateHolder
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
-from medfuse_serving.page.desk import Desk
+from medfuse_serving.page.desk import Desk, take_images
 from medfuse_serving.page.session import Session
 from medfuse_serving.prior import lay_prior
 from medfuse_serving.report.record import ReportRecord
@@ -289,7 +291,7 @@ def find_sessions() -> list[Session]:
     return [session for session in held if session.desk.study != Desk().study]
 
 
-@pytest.mark.parametrize("doing", ["nothing", "answering"])
+@pytest.mark.parametrize("doing", ["nothing", "answering", "taking up"])
 def test_a_study_is_gone_after_its_page_whatever_was_under_way(
     browser: Browser,
     urls: tuple[str, str],
@@ -310,6 +312,40 @@ def test_a_study_is_gone_after_its_page_whatever_was_under_way(
         slow(3.0, 0.0)
         predict(page)
         page.wait_for_timeout(500)
+    elif doing == "taking up":
+
+        def take_late(*values: object) -> Desk:
+            time.sleep(3)
+            return take_images(*values)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("medfuse_serving.page.giving.take_images", take_late)
+        give(page, IMAGES, IMAGE)
+        page.wait_for_timeout(700)
     context.close()
     time.sleep(5.5)
     assert find_sessions() == []
+
+
+def test_a_study_that_was_not_touched_for_an_hour_is_gone_and_the_page_says_so(page: Page) -> None:
+    for session in find_sessions():  # of tests before
+        session.close()
+    give(page, IMAGES, IMAGE)
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    holders = [at for at in gc.get_objects() if type(at) is StateHolder]
+    for state in [state for holder in holders for state in holder.session_data.values()]:
+        for key, (life_s, since) in list(state._state_ttl.items()):
+            state._state_ttl[key] = (life_s, since - timedelta(hours=1, seconds=1))
+    for holder in holders:
+        holder.delete_all_expired_state()  # type: ignore[no-untyped-call]
+    assert find_sessions() == []
+    give(page, IMAGES, IMAGE)
+    told = "no longer has the study that the page shows"
+    expect(page.locator("#given-told")).to_contain_text(told)
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text(told)
+    press(page, "Clear all")
+    expect(page.locator("#given-told")).to_be_hidden()
+    give(page, IMAGES, IMAGE)
+    expect(page.locator("#image .mf-what")).to_contain_text("pixels")
+    predict(page)
+    expect(page.locator("#answer")).to_contain_text("%")

@@ -33,11 +33,10 @@ PAUSE_S = 0.15
 
 
 def transcribe(data: bytes, limits: Limits) -> Transcript:
-    """Write down what was dictated, in English, as `follow` does, and give what it gives last."""
-    for step in follow(data, limits):
-        if isinstance(step, Transcript):
-            return step
-    raise AssertionError
+    """Write down what was dictated, in English: as `follow` does, with its errors."""
+    *_, said = follow(data, limits)
+    assert isinstance(said, Transcript)
+    return said
 
 
 def follow(data: bytes, limits: Limits) -> Iterator[float | Transcript]:

@@ -45,11 +45,10 @@ class Reaches:
 
 
 def explore(predictor: Predictor, study: Study, others: Sequence[Study]) -> tuple[Reach, ...]:
-    """Find all reaches, as `follow` does, and give what it gives last."""
-    for step in follow(predictor, study, others):
-        if not isinstance(step, float):
-            return step
-    raise AssertionError
+    """Find all reaches: as `follow` does, with its errors."""
+    *_, found = follow(predictor, study, others)
+    assert not isinstance(found, float)
+    return found
 
 
 def follow(

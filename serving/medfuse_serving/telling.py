@@ -31,7 +31,7 @@ def tell_in(
             try:
                 return function(*values)
             except Exception as error:  # noqa: BLE001 - its text may quote the study
-                return {place: refuse(_message_of(error), values)}
+                return {place: refuse(message_of(error), values)}
 
         return told
 
@@ -56,14 +56,14 @@ def tell_steps_in(
             try:
                 yield from function(*values)
             except Exception as error:  # noqa: BLE001 - its text may quote the study
-                yield dict.fromkeys(emptied, "") | {place: refuse(_message_of(error), values)}
+                yield dict.fromkeys(emptied, "") | {place: refuse(message_of(error), values)}
 
         return cast(Callable[..., Iterator[Shown]], told)
 
     return decorate
 
 
-def _message_of(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """Give the text that may be shown; what was not foreseen is logged by its place alone."""
     if isinstance(error, MedfuseError):
         return str(error)

@@ -287,6 +287,15 @@ def refuse_unshown(desk: Desk) -> NoReturn:
                 "Clear all and give its parts anew"
             )
         )
+    refuse_early()
+
+
+def refuse_early() -> NoReturn:
+    """Refuse what is asked before the page shows what lies on the server, or is about to.
+
+    Raises:
+        InputError: It says so.
+    """
     raise InputError(
         message(
             "the page did not yet show the study as it is on the server; wait until it does, and "

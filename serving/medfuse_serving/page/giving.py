@@ -351,17 +351,17 @@ def connect_giving(room: Room) -> None:
             [*study, parts.evidence.prior],
         ),
     ]
-    takes = (
-        (given.note_file, tell_given(room, partial(open_note, room))),
-        (given.dictation, tell_dictation(room, partial(add_dictation, room))),
+    takes: tuple[tuple[Any, Callable[..., object], int | str], ...] = (
+        (given.note_file, tell_given(room, partial(open_note, room)), "default"),
+        (given.dictation, tell_dictation(room, partial(add_dictation, room)), 1),
     )
-    for file, take_note in takes:
+    for file, take_note, most in takes:
         noted = file.upload(
             take_note,
             [given.changed, file, desk, given.laid],
             [*study, given.writing],
             js=f"(...values) => medfuseFiles.note({json.dumps(file.elem_id)}, values)",
-            concurrency_limit=1,
+            concurrency_limit=most,
             trigger_mode="multiple",
             **QUIET,
         )

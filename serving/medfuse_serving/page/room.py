@@ -10,7 +10,7 @@ from medfuse.data.studies import StudyFiles
 from medfuse_serving import rendering
 from medfuse_serving.explainer import Explainer
 from medfuse_serving.language import ENGLISH, LANGUAGES, Language, find_language
-from medfuse_serving.page.desk import Desk, refuse_unshown
+from medfuse_serving.page.desk import Desk, refuse_early
 from medfuse_serving.page.desk_view import no_answer_html, show_note, show_told
 from medfuse_serving.page.parts import Parts
 from medfuse_serving.page.practice import Practice
@@ -19,7 +19,7 @@ from medfuse_serving.predictor import Predictor
 from medfuse_serving.reader import reader_of
 from medfuse_serving.reading import Question, list_questions
 from medfuse_serving.shelves import Shelves
-from medfuse_serving.telling import Shown, tell_in, tell_steps_in
+from medfuse_serving.telling import Shown, message_of, tell_in, tell_steps_in
 
 if TYPE_CHECKING:
     import gradio
@@ -202,7 +202,7 @@ def answering(room: Room, handle: Callable[..., Finish]) -> Handler:
     def handle_answer(*values: object) -> Shown:
         session, place = _find_session(values), room.parts.states.desk
         if not session.lock.acquire(timeout=WAIT_S):
-            refuse_unshown(session.desk)
+            refuse_early()
         try:
             session.count += 1
             changed, given = session.since(), _unwrap(values)
@@ -211,10 +211,11 @@ def answering(room: Room, handle: Callable[..., Finish]) -> Handler:
         nothing: Shown = {place: gr.skip()}
         try:
             finish = handle(room, *given)
-        except Exception:
-            if changed():
-                return nothing
-            raise
+        except Exception as error:
+            if not changed():
+                raise
+            message_of(error)  # which logs what was not foreseen
+            return nothing
         with session.lock:
             return nothing if changed() else session.put(place, finish(session.desk))
 

@@ -45,14 +45,14 @@ def turn(
         if language.code == session.desk.language.code:  # told at every load, and of a choice twice
             return {room.parts.states.desk: session}
         desk = turn_to(edit_note(session.desk, text, laid), language, room.settings, room.shelves)
-        shown = show_turned(room, desk, step, reaches)
-        if desk.maps is not None or not session.explaining.goes_on:
-            shown |= show_explanation(room, desk)
+        shown = show_turned(room, desk, session, step, reaches)
         return session.put(room.parts.states.desk, shown)
 
 
-def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reaches) -> Shown:
-    """Show what lies on a desk, but for its explanation, and the page's own words."""
+def show_turned(
+    room: Room, desk: Desk, session: Session, step: ReadingStep | None, reaches: Reaches
+) -> Shown:
+    """Show all that lies on a desk, and the page's own words."""
     parts, evidence = room.parts, room.parts.evidence
     shown: Shown = {
         parts.states.desk: desk,
@@ -74,6 +74,8 @@ def show_turned(room: Room, desk: Desk, step: ReadingStep | None, reaches: Reach
         parts.impression.questions: show_questions(room, desk),
         parts.impression.place: "",
     }
+    if desk.maps is not None or not session.explaining.goes_on:
+        shown |= show_explanation(room, desk)
     return shown | parts.labels.say(desk.language)
 
 
@@ -94,9 +96,7 @@ def catch_up(
         if not is_shown(desk, laid):
             shown = show_same(room, laid, desk) if desk.shown else {}
         elif laid != desk.laid:
-            shown = show_turned(room, desk, step, reaches)
-            if desk.maps is not None or not session.explaining.goes_on:
-                shown |= show_explanation(room, desk)
+            shown = show_turned(room, desk, session, step, reaches)
             if edit_note(desk, text, laid) is desk:
                 shown[room.parts.evidence.note] = show_note(desk, room.settings)
         else:
